@@ -1,0 +1,44 @@
+#include "binding/args.h"
+
+namespace vsa::binding {
+
+TileGrid Args::grid(const char* name) const {
+  const auto array = get(name).As<Napi::Array>();
+  VSA_CHECK(array.IsArray() && array.Length() == 7, "a grid is seven numbers");
+  std::array<int64_t, 7> n;
+  for (uint32_t i = 0; i < 7; ++i) n[i] = array.Get(i).As<Napi::Number>().Int64Value();
+  TileGrid grid{{n[0], n[1], n[2]},
+                {static_cast<int32_t>(n[3]), static_cast<int32_t>(n[4]), static_cast<int32_t>(n[5])},
+                n[6]};
+  constexpr int64_t kMost = int64_t{1} << 40;
+  for (int dim = 0; dim < 3; ++dim) {
+    VSA_CHECK(n[dim] >= 1 && n[dim] < kMost, "grid dims must be positive");
+    VSA_CHECK(n[dim + 3] >= 1 && n[dim + 3] <= kTileVolume, "tile dims must be positive");
+  }
+  VSA_CHECK(n[3] * n[4] * n[5] == kTileVolume, "a tile has 64 slots");
+  VSA_CHECK(n[6] >= 0 && n[6] < kMost, "the prefix must not be negative");
+  VSA_CHECK(grid.total_tiles() <= INT32_MAX, "tiles must be counted in 32 bits");
+  return grid;
+}
+
+TileLists Args::lists(const char* name, int64_t heads, int64_t rows, int64_t columns) {
+  if (!has(name)) return {nullptr, nullptr, rows, columns};
+  Args inner(get(name).As<Napi::Object>());
+  const int64_t count = inner.integer("count");
+  const TileLists lists{static_cast<const int32_t*>(inner.in("offsets", (heads * rows + 1) * 4)),
+                        static_cast<const int32_t*>(inner.in("indices", count * 4)), rows, columns};
+  inputs_.insert(inputs_.end(), inner.inputs_.begin(), inner.inputs_.end());
+  return lists;
+}
+
+void* Args::touch(const char* name, int64_t bytes, Held& held) {
+  const std::shared_ptr<Storage>& storage = unwrap(get(name));
+  if (storage->bytes() < bytes) {
+    throw Error("ERR_INTERNAL", std::string(name) + ": got memory of " + std::to_string(storage->bytes()) +
+                                    " bytes, wanted " + std::to_string(bytes));
+  }
+  held.push_back(storage);
+  return storage->data();
+}
+
+}  // namespace vsa::binding

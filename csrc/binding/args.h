@@ -1,0 +1,102 @@
+#pragma once
+
+#include <napi.h>
+
+#include <array>
+#include <memory>
+#include <vector>
+
+#include "binding/handle.h"
+#include "core/dtype.h"
+#include "core/error.h"
+#include "core/storage.h"
+#include "core/tile_grid.h"
+#include "core/tile_lists.h"
+#include "cpu/ops.h"
+#include "cpu/stream.h"
+
+namespace vsa::binding {
+
+// Reads one operation's arguments from the object that JavaScript gave, by the names of the params struct's fields,
+// checks that every memory is as large as the operation will touch, keeps it alive, and puts the operation on the
+// device's queue. TypeScript has validated everything; this guards memory only.
+class Args {
+ public:
+  explicit Args(Napi::Object object) : object_(object) {}
+  explicit Args(const Napi::CallbackInfo& info) : Args(info[0].As<Napi::Object>()) {}
+
+  int64_t integer(const char* name) const {
+    const int64_t value = get(name).As<Napi::Number>().Int64Value();
+    // Products of four such factors and a size must not overflow.
+    VSA_CHECK(value >= 0 && value <= (int64_t{1} << 53), "an integer argument must lie in [0, 2^53]");
+    return value;
+  }
+  double number(const char* name) const { return get(name).As<Napi::Number>().DoubleValue(); }
+  bool boolean(const char* name) const { return get(name).ToBoolean(); }
+  uint64_t seed(const char* name) const {
+    bool lossless = false;
+    return get(name).As<Napi::BigInt>().Uint64Value(&lossless);
+  }
+  DType dtype(const char* name = "dtype") const {
+    const int64_t value = integer(name);
+    VSA_CHECK(value <= static_cast<int64_t>(DType::int32), "unknown dtype");
+    return static_cast<DType>(value);
+  }
+  DType float_dtype() const {
+    const DType value = dtype();
+    VSA_CHECK(value != DType::int32, "the operation takes floating-point tensors");
+    return value;
+  }
+  Order order(const char* name = "order") const {
+    const int64_t value = integer(name);
+    VSA_CHECK(value <= 1, "unknown order");
+    return static_cast<Order>(value);
+  }
+  // [T, Y, X, ct, cy, cx, prefix]
+  TileGrid grid(const char* name = "grid") const;
+
+  // Memory that the operation reads, or writes, of at least this many bytes.
+  const void* in(const char* name, int64_t bytes) { return touch(name, bytes, inputs_); }
+  void* out(const char* name, int64_t bytes) { return touch(name, bytes, outputs_); }
+  // The same, or null where JavaScript gave none.
+  const void* in_or_null(const char* name, int64_t bytes) { return has(name) ? in(name, bytes) : nullptr; }
+  void* out_or_null(const char* name, int64_t bytes) { return has(name) ? out(name, bytes) : nullptr; }
+  const float* in_f32(const char* name, int64_t count) { return static_cast<const float*>(in(name, count * 4)); }
+  float* out_f32(const char* name, int64_t count) { return static_cast<float*>(out(name, count * 4)); }
+  // { offsets, indices, count }, or full lists if absent; `count` indices.
+  TileLists lists(const char* name, int64_t heads, int64_t rows, int64_t columns);
+
+  // Puts the operation on the queue. A failure there is told to whoever reads an output.
+  template <typename Params>
+  Napi::Value launch(const Params& params) {
+    cpu::enqueue([params, inputs = std::move(inputs_), outputs = std::move(outputs_)] {
+      std::string failure;
+      for (const auto& input : inputs) {
+        if (failure.empty()) failure = input->failure();
+      }
+      try {
+        if (failure.empty()) cpu::run(params);
+      } catch (const std::exception& error) {
+        failure = error.what();
+      }
+      if (failure.empty()) return;
+      for (const auto& output : outputs) output->fail(failure);
+    });
+    return object_.Env().Undefined();
+  }
+
+ private:
+  using Held = std::vector<std::shared_ptr<Storage>>;
+
+  Napi::Value get(const char* name) const { return object_.Get(name); }
+  bool has(const char* name) const {
+    const Napi::Value value = get(name);
+    return !value.IsUndefined() && !value.IsNull();
+  }
+  void* touch(const char* name, int64_t bytes, Held& held);
+
+  Napi::Object object_;
+  Held inputs_, outputs_;
+};
+
+}  // namespace vsa::binding

@@ -1,0 +1,75 @@
+#include "binding/env.h"
+
+#include <utility>
+
+#include "cpu/stream.h"
+
+namespace vsa::binding {
+
+Environment::Environment(Napi::Env env) {
+  const napi_status status = napi_create_threadsafe_function(
+      env, nullptr, nullptr, Napi::String::New(env, "vsa.completions"), 0, 1, nullptr, nullptr, this,
+      [](napi_env raw, napi_value, void* context, void*) {
+        if (raw == nullptr) return;  // the environment is going
+        Napi::Env callback_env(raw);
+        Napi::HandleScope scope(callback_env);
+        static_cast<Environment*>(context)->settle(callback_env);
+      },
+      &mailbox_->notify);
+  if (status != napi_ok) throw Napi::Error::New(env, "cannot create the completion queue");
+  // It must not keep the process alive unless a promise is pending.
+  napi_unref_threadsafe_function(env, mailbox_->notify);
+  // Hooks run last in, first out: this one before the completion queue's own.
+  auto* held = new std::shared_ptr<Mailbox>(mailbox_);
+  env.AddCleanupHook(
+      [](std::shared_ptr<Mailbox>* mailbox) {
+        {
+          std::scoped_lock lock((*mailbox)->work_mutex, (*mailbox)->mutex);
+          (*mailbox)->closed = true;
+        }
+        delete mailbox;
+      },
+      held);
+}
+
+Napi::Promise Environment::when_done(Napi::Value value, std::function<std::string()> work) {
+  const Napi::Env env = value.Env();
+  const uint64_t id = next_id_++;
+  Pending pending{Napi::Promise::Deferred::New(env), {}};
+  if (value.IsObject()) pending.value = Napi::Persistent(value.As<Napi::Object>());
+  const Napi::Promise promise = pending.deferred.Promise();
+  if (pending_.empty()) napi_ref_threadsafe_function(env, mailbox_->notify);
+  pending_.emplace(id, std::move(pending));
+  cpu::enqueue([mailbox = mailbox_, id, work = std::move(work)] {
+    std::lock_guard working(mailbox->work_mutex);
+    if (mailbox->closed) return;
+    std::string error = work();
+    std::lock_guard lock(mailbox->mutex);
+    mailbox->done.push_back({id, std::move(error)});
+    napi_call_threadsafe_function(mailbox->notify, nullptr, napi_tsfn_nonblocking);
+  });
+  return promise;
+}
+
+void Environment::settle(Napi::Env env) {
+  std::vector<Done> done;
+  {
+    std::lock_guard lock(mailbox_->mutex);
+    done.swap(mailbox_->done);
+  }
+  for (const Done& one : done) {
+    auto node = pending_.extract(one.id);
+    if (node.empty()) continue;
+    Pending& pending = node.mapped();
+    if (one.error.empty()) {
+      pending.deferred.Resolve(pending.value.IsEmpty() ? env.Undefined() : pending.value.Value());
+    } else {
+      Napi::Error error = Napi::Error::New(env, one.error);
+      error.Set("code", "ERR_INTERNAL");
+      pending.deferred.Reject(error.Value());
+    }
+  }
+  if (!done.empty() && pending_.empty()) napi_unref_threadsafe_function(env, mailbox_->notify);
+}
+
+}  // namespace vsa::binding

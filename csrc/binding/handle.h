@@ -1,0 +1,24 @@
+#pragma once
+
+#include <napi.h>
+
+#include <memory>
+
+#include "core/storage.h"
+
+namespace vsa::binding {
+
+// What a tensor in JavaScript holds: one share of a storage. Several handles may share one (reshape, saved state).
+// The share is given back by release(), or, as a last resort, when the collector finalises the handle.
+struct Handle {
+  std::shared_ptr<Storage> storage;  // null once released
+};
+
+// A new handle for a storage; counts it in memory() and in V8's external memory.
+Napi::Value wrap(Napi::Env env, std::shared_ptr<Storage> storage);
+// The storage of a handle; throws if the value is no handle, or a released one.
+const std::shared_ptr<Storage>& unwrap(Napi::Value value);
+
+void export_handles(Napi::Env env, Napi::Object exports);
+
+}  // namespace vsa::binding

@@ -1,0 +1,11 @@
+#pragma once
+
+#include <napi.h>
+
+namespace vsa::binding {
+
+void export_attention(Napi::Env env, Napi::Object exports);
+void export_elementwise(Napi::Env env, Napi::Object exports);
+void export_info(Napi::Env env, Napi::Object exports);
+
+}  // namespace vsa::binding

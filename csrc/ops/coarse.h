@@ -1,0 +1,35 @@
+#pragma once
+
+#include <cstdint>
+
+namespace vsa {
+
+// Attention over tiles on pooled tensors, all fp32. Hkv divides H. vsa.md section 2, step 3.
+struct CoarseForward {
+  int64_t B, H, Hkv, D;
+  int64_t Nq, Nk;  // query and key tiles, prefix tiles included
+  float scale;
+  const float* q;  // [B, Nq, H, D]
+  const float* k;  // [B, Nk, Hkv, D]
+  const float* v;  // [B, Nk, Hkv, D]
+  float* output;   // [B, Nq, H, D]
+  float* lse;      // [B, H, Nq], natural log
+};
+
+// Ordinary attention backward; the softmax is recomputed from lse. dk, dv are summed over the head group.
+struct CoarseBackward {
+  int64_t B, H, Hkv, D;
+  int64_t Nq, Nk;
+  float scale;
+  const float* q;        // [B, Nq, H, D]
+  const float* k;        // [B, Nk, Hkv, D]
+  const float* v;        // [B, Nk, Hkv, D]
+  const float* output;   // [B, Nq, H, D]
+  const float* lse;      // [B, H, Nq]
+  const float* doutput;  // [B, Nq, H, D]
+  float* dq;             // [B, Nq, H, D]
+  float* dk;             // [B, Nk, Hkv, D]
+  float* dv;             // [B, Nk, Hkv, D]
+};
+
+}  // namespace vsa

@@ -1,0 +1,51 @@
+#pragma once
+
+#include "core/dtype.h"
+#include "core/tile_grid.h"
+#include "core/tile_lists.h"
+
+namespace vsa {
+
+// Attention of every valid token of a query tile over exactly the valid tokens of its list's key tiles.
+// Hkv divides H. Rows of q are q_grid.rows(order), rows of k and v kv_grid.rows(order). vsa.md section 2, step 5.
+struct FineForward {
+  DType dtype;  // of q, k, v and output: float32, bfloat16 or float16
+  int64_t B, H, Hkv, D;
+  TileGrid q_grid, kv_grid;
+  Order order;      // of all token tensors
+  float scale;
+  TileLists lists;  // rows = q_grid.total_tiles(), columns = kv_grid.total_tiles()
+  const void* q;    // [B, q_rows, H, D]; padding rows may hold any bits, NaN included
+  const void* k;    // [B, kv_rows, Hkv, D]
+  const void* v;    // [B, kv_rows, Hkv, D]
+  void* output;     // [B, q_rows, H, D]; 0 for an empty list and for padding
+  float* lse;       // [B, H, q_rows], natural log; -inf for an empty list and for padding
+};
+
+// Two deterministic passes: dq by query tile, dk and dv by key tile through the transposed lists; P from lse.
+// Where pooled gradients are given, every valid token of tile i also receives them over valid(i): the gradient of
+// the pooling, folded into the epilogue. vsa.md section 3.
+struct FineBackward {
+  DType dtype;  // of q, k, v, output, doutput and of dq, dk, dv
+  int64_t B, H, Hkv, D;
+  TileGrid q_grid, kv_grid;
+  Order order;
+  float scale;
+  TileLists lists;         // rows = q tiles, columns = kv tiles
+  TileLists transposed;    // rows = kv tiles, columns = q tiles; full where lists is full
+  const void* q;           // [B, q_rows, H, D]
+  const void* k;           // [B, kv_rows, Hkv, D]
+  const void* v;           // [B, kv_rows, Hkv, D]
+  const void* output;      // [B, q_rows, H, D]
+  const float* lse;        // [B, H, q_rows]
+  const void* doutput;     // [B, q_rows, H, D]; padding rows may hold any bits
+  const float* dq_pooled;  // [B, q_tiles, H, D], or null
+  const float* dk_pooled;  // [B, kv_tiles, Hkv, D], or null
+  const float* dv_pooled;  // [B, kv_tiles, Hkv, D], or null
+  float* delta;            // [B, H, q_rows], workspace: rowsum(doutput * output)
+  void* dq;                // [B, q_rows, H, D]; padding rows are written as 0
+  void* dk;                // [B, kv_rows, Hkv, D]
+  void* dv;                // [B, kv_rows, Hkv, D]
+};
+
+}  // namespace vsa

@@ -1,0 +1,224 @@
+/** Checks that all attention operations share: tensors by rank and dims, grids, devices, saved state, backends. */
+
+import { cudaProblem, type Device } from '../device/device.js';
+import { show, VsaError, VsaRangeError, VsaTypeError } from '../errors.js';
+import { type DType, FLOAT_DTYPES } from '../tensor/dtype.js';
+import { handleOf, Tensor } from '../tensor/tensor.js';
+import { checkChoice, checkNumber } from '../validate.js';
+import { type Order, TileGrid } from './grid.js';
+import type { Saved } from './saved.js';
+
+/** Head dims that kernels exist for. */
+export const HEAD_DIMS: readonly number[] = [64, 96, 128];
+
+export type Backend = 'cpu' | 'cuda' | 'sm90';
+export const BACKENDS = ['auto', 'cpu', 'cuda', 'sm90'] as const;
+
+/** An option that every operation takes. */
+export interface BackendOption {
+  /** Forces a backend, and fails if it cannot serve the call. Default 'auto': the fastest that can. */
+  backend?: 'auto' | Backend;
+}
+
+/** The backend that serves a call on a device, or why a forced one does not. */
+export function chooseBackend(device: Device, requested: unknown): Backend {
+  const wanted = checkChoice('backend', requested ?? 'auto', BACKENDS);
+  if (wanted === 'auto' || wanted === 'cpu') return 'cpu';
+  throw new VsaError({
+    code: 'ERR_BACKEND',
+    argument: 'backend',
+    got: `'${wanted}' for tensors on ${device.toString()}`,
+    wanted: `'cpu' or 'auto': ${cudaProblem()}`,
+  });
+}
+
+/** A living tensor of one of the dtypes; `layout` names its dims in the error of a wrong rank. */
+export function checkTensor(argument: string, value: unknown, layout: string, dtypes = FLOAT_DTYPES): Tensor {
+  if (!(value instanceof Tensor)) {
+    throw new VsaTypeError({ code: 'ERR_ARGUMENT', argument, got: show(value), wanted: `a Tensor ${layout}` });
+  }
+  handleOf(value, argument);
+  if (!dtypes.includes(value.dtype)) {
+    throw new VsaTypeError({ code: 'ERR_DTYPE', argument, got: value.dtype, wanted: dtypes.join(' or ') });
+  }
+  const rank = layout.split(',').length;
+  if (value.rank !== rank) {
+    throw new VsaRangeError({
+      code: 'ERR_SHAPE',
+      argument,
+      got: show(value.shape),
+      wanted: `rank ${String(rank)}, ${layout}`,
+    });
+  }
+  return value;
+}
+
+/** Dims that must be what another argument says; `null` leaves one open. */
+export function checkDims(argument: string, tensor: Tensor, wanted: readonly (number | null)[], layout: string): void {
+  if (wanted.every((dim, i) => dim === null || dim === tensor.shape[i])) return;
+  const dims = wanted.map((dim) => (dim === null ? 'any' : String(dim))).join(', ');
+  throw new VsaRangeError({
+    code: 'ERR_SHAPE',
+    argument,
+    got: show(tensor.shape),
+    wanted: `[${dims}] (${layout})`,
+  });
+}
+
+/** All on the first one's device; of its dtype too if asked. */
+export function checkAlike(tensors: Readonly<Record<string, Tensor | undefined>>, sameDType: boolean): Device {
+  let first: [string, Tensor] | undefined;
+  for (const [argument, tensor] of Object.entries(tensors)) {
+    if (tensor === undefined) continue;
+    first ??= [argument, tensor];
+    const [name, model] = first;
+    if (tensor.device !== model.device) {
+      throw new VsaTypeError({
+        code: 'ERR_DEVICE',
+        argument,
+        got: `a tensor on ${tensor.device.toString()}`,
+        wanted: `${model.device.toString()}, where ${name} is`,
+      });
+    }
+    if (sameDType && tensor.dtype !== model.dtype) {
+      throw new VsaTypeError({
+        code: 'ERR_DTYPE',
+        argument,
+        got: tensor.dtype,
+        wanted: `${model.dtype}, as ${name} has`,
+      });
+    }
+  }
+  return first![1].device;
+}
+
+export function checkGrid(argument: string, value: unknown): TileGrid {
+  if (value instanceof TileGrid) return value;
+  throw new VsaTypeError({ code: 'ERR_GRID', argument, got: show(value), wanted: 'a TileGrid' });
+}
+
+export function checkOrder(value: unknown): Order {
+  return checkChoice('order', value ?? 'grid', ['grid', 'tiled']);
+}
+
+export function orderCode(order: Order): number {
+  return order === 'grid' ? 0 : 1;
+}
+
+/** `1 / sqrt(D)` unless given. */
+export function checkScale(value: unknown, D: number): number {
+  return value === undefined ? 1 / Math.sqrt(D) : checkNumber('scale', value);
+}
+
+export function checkHeadDim(argument: string, D: number): void {
+  if (HEAD_DIMS.includes(D)) return;
+  throw new VsaRangeError({
+    code: 'ERR_HEAD_DIM',
+    argument,
+    got: `head dim D = ${String(D)}`,
+    wanted: HEAD_DIMS.join(', '),
+  });
+}
+
+/** Query heads share key heads in groups of equal size. */
+export function checkHeads(H: number, Hkv: number): void {
+  if (Hkv > 0 && H > 0 && H % Hkv === 0) return;
+  throw new VsaRangeError({
+    code: 'ERR_SHAPE',
+    argument: 'k',
+    got: `${String(Hkv)} key heads for ${String(H)} query heads`,
+    wanted: 'H a multiple of Hkv, both at least 1',
+  });
+}
+
+/** Dims of q, k, v in `[B, rows, H, D]`, checked against each other. */
+export interface AttentionDims {
+  B: number;
+  H: number;
+  Hkv: number;
+  D: number;
+}
+
+/**
+ * q, k and v of one call: rank, dtype, device, batch, heads, head dim, and as many rows as the grids say.
+ *
+ * @param rows Rows of q and of k and v; null leaves them open (k and v must still agree).
+ */
+export function checkQkv(
+  { q, k, v }: { q: unknown; k: unknown; v: unknown },
+  rows: { q: number | null; kv: number | null },
+  layout: { q: string; kv: string },
+  dtypes: readonly DType[] = FLOAT_DTYPES,
+): { q: Tensor; k: Tensor; v: Tensor; dims: AttentionDims; device: Device } {
+  const tensors = {
+    q: checkTensor('q', q, layout.q, dtypes),
+    k: checkTensor('k', k, layout.kv, dtypes),
+    v: checkTensor('v', v, layout.kv, dtypes),
+  };
+  const device = checkAlike(tensors, true);
+  const [B, , H, D] = tensors.q.shape as [number, number, number, number];
+  const Hkv = tensors.k.shape[2]!;
+  checkHeadDim('q', D);
+  checkDims('q', tensors.q, [null, rows.q, null, null], layout.q);
+  checkDims('k', tensors.k, [B, rows.kv, null, D], layout.kv);
+  checkHeads(H, Hkv);
+  checkDims('v', tensors.v, tensors.k.shape, layout.kv);
+  return { ...tensors, dims: { B, H, Hkv, D }, device };
+}
+
+/** State that the forward of the same operation saved, not yet disposed. */
+export function checkSaved<T extends Saved>(operation: string, saved: unknown, type: abstract new (...a: never) => T): T {
+  if (!(saved instanceof type)) {
+    throw new VsaTypeError({
+      code: 'ERR_ARGUMENT',
+      argument: 'saved',
+      got: show(saved),
+      wanted: `what ${operation}.forward returned as saved`,
+    });
+  }
+  if (saved.disposed) {
+    throw new VsaTypeError({
+      code: 'ERR_DISPOSED',
+      argument: 'saved',
+      got: 'disposed state',
+      wanted: `what ${operation}.forward saved, living`,
+    });
+  }
+  return saved;
+}
+
+/** The gradient of an output: of its shape, dtype and device. */
+export function checkGradient(grads: unknown, output: { shape: readonly number[]; dtype: DType; device: Device }): Tensor {
+  if (typeof grads !== 'object' || grads === null || Array.isArray(grads)) {
+    throw new VsaTypeError({ code: 'ERR_ARGUMENT', argument: 'grads', got: show(grads), wanted: '{ output: Tensor }' });
+  }
+  const layout = output.shape.length === 4 ? '[B, rows, H, D]' : '[B, rows, ...]';
+  const gradient = (grads as { output?: unknown }).output;
+  if (!(gradient instanceof Tensor)) {
+    throw new VsaTypeError({
+      code: 'ERR_ARGUMENT',
+      argument: 'grads.output',
+      got: show(gradient),
+      wanted: 'the gradient of output, a Tensor',
+    });
+  }
+  handleOf(gradient, 'grads.output');
+  if (gradient.dtype !== output.dtype) {
+    throw new VsaTypeError({
+      code: 'ERR_DTYPE',
+      argument: 'grads.output',
+      got: gradient.dtype,
+      wanted: `${output.dtype}, as output has`,
+    });
+  }
+  if (gradient.device !== output.device) {
+    throw new VsaTypeError({
+      code: 'ERR_DEVICE',
+      argument: 'grads.output',
+      got: `a tensor on ${gradient.device.toString()}`,
+      wanted: output.device.toString(),
+    });
+  }
+  checkDims('grads.output', gradient, output.shape, layout);
+  return gradient;
+}

@@ -1,0 +1,102 @@
+/** Coarse attention: ordinary softmax attention over tiles, on pooled tensors. */
+
+import { native } from '../binding.js';
+import { tidy } from '../tensor/scope.js';
+import { emptyTensor, handleOf, share, type Tensor } from '../tensor/tensor.js';
+import { checkOptions } from '../validate.js';
+import {
+  type AttentionDims,
+  type BackendOption,
+  checkGradient,
+  checkQkv,
+  checkSaved,
+  checkScale,
+  chooseBackend,
+} from './checks.js';
+import { Saved } from './saved.js';
+
+export interface CoarseOptions extends BackendOption {
+  /** Pooled queries, float32 `[B, Nq, H, D]`. */
+  q: Tensor;
+  /** Pooled keys, float32 `[B, Nk, Hkv, D]`; Hkv divides H. */
+  k: Tensor;
+  /** Pooled values, float32 `[B, Nk, Hkv, D]`. */
+  v: Tensor;
+  /** Default `1 / sqrt(D)`. */
+  scale?: number;
+}
+
+interface CoarseCall {
+  dims: AttentionDims;
+  Nq: number;
+  Nk: number;
+  scale: number;
+}
+
+class CoarseSaved extends Saved {
+  /** @internal */
+  constructor(
+    readonly q: Tensor,
+    readonly k: Tensor,
+    readonly v: Tensor,
+    readonly output: Tensor,
+    /** float32 `[B, H, Nq]`: log of the sum of exponentials, natural. */
+    readonly lse: Tensor,
+    /** @internal */
+    readonly call: CoarseCall,
+  ) {
+    super([q, k, v, output, lse]);
+  }
+}
+
+const POOLED = { q: '[B, Nq, H, D]', kv: '[B, Nk, Hkv, D]' } as const;
+
+/**
+ * `A = softmax_j(scale * q_i . k_j)` over all key tiles, `output_i = sum_j A_ij v_j`; every token of query tile i
+ * receives output_i. Partial tiles weigh like full ones. Source: VSA (arXiv 2505.13389), the coarse stage.
+ */
+export const coarseAttention = {
+  /**
+   * @returns output: float32 `[B, Nq, H, D]`; saved.lse.
+   * @throws VsaRangeError ERR_SHAPE, ERR_HEAD_DIM; VsaTypeError ERR_DTYPE, ERR_DEVICE, ERR_DISPOSED.
+   */
+  forward(options: CoarseOptions): { output: Tensor; saved: CoarseSaved } {
+    checkOptions('options', options, ['q', 'k', 'v', 'scale', 'backend']);
+    const { q, k, v, dims, device } = checkQkv(options, { q: null, kv: null }, POOLED, ['float32']);
+    const scale = checkScale(options.scale, dims.D);
+    chooseBackend(device, options.backend);
+    const call: CoarseCall = { dims, Nq: q.shape[1]!, Nk: k.shape[1]!, scale };
+    return tidy(() => {
+      const output = emptyTensor(q.shape, 'float32', device);
+      const lse = emptyTensor([dims.B, dims.H, call.Nq], 'float32', device);
+      native().coarseForward({
+        ...{ ...dims, Nq: call.Nq, Nk: call.Nk, scale },
+        ...{ q: handleOf(q, 'q'), k: handleOf(k, 'k'), v: handleOf(v, 'v') },
+        ...{ output: handleOf(output, 'output'), lse: handleOf(lse, 'lse') },
+      });
+      return { output, saved: new CoarseSaved(share(q), share(k), share(v), share(output), lse, call) };
+    });
+  },
+
+  /**
+   * @param grads.output float32 `[B, Nq, H, D]`
+   * @returns q `[B, Nq, H, D]`; k, v `[B, Nk, Hkv, D]`, summed over the head group.
+   */
+  backward(saved: CoarseSaved, grads: { output: Tensor }): { q: Tensor; k: Tensor; v: Tensor } {
+    const { q, k, v, output, lse, call } = checkSaved('coarseAttention', saved, CoarseSaved);
+    const doutput = checkGradient(grads, output);
+    return tidy(() => {
+      const dq = emptyTensor(q.shape, 'float32', q.device);
+      const dk = emptyTensor(k.shape, 'float32', q.device);
+      const dv = emptyTensor(v.shape, 'float32', q.device);
+      native().coarseBackward({
+        ...{ ...call.dims, Nq: call.Nq, Nk: call.Nk, scale: call.scale },
+        ...{ q: handleOf(q, 'saved'), k: handleOf(k, 'saved'), v: handleOf(v, 'saved') },
+        ...{ output: handleOf(output, 'saved'), lse: handleOf(lse, 'saved') },
+        doutput: handleOf(doutput, 'grads.output'),
+        ...{ dq: handleOf(dq, 'q'), dk: handleOf(dk, 'k'), dv: handleOf(dv, 'v') },
+      });
+      return { q: dq, k: dk, v: dv };
+    });
+  },
+};

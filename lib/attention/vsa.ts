@@ -1,0 +1,228 @@
+/** The whole operator: pool, select, attend to tiles and to tokens, combine. */
+
+import { show, VsaTypeError } from '../errors.js';
+import { tidy } from '../tensor/scope.js';
+import { share, type Tensor } from '../tensor/tensor.js';
+import { checkOptions } from '../validate.js';
+import {
+  type BackendOption,
+  checkAlike,
+  checkGradient,
+  checkGrid,
+  checkOrder,
+  checkQkv,
+  checkSaved,
+  checkScale,
+  chooseBackend,
+} from './checks.js';
+import { coarseAttention } from './coarse.js';
+import { checkGate, combineBackward, combineForward, type CombinationInputs } from './combination.js';
+import { checkLists, type FineCall, fineBackward, fineForward, TOKENS } from './fine.js';
+import type { Order, TileGrid } from './grid.js';
+import type { TileLists } from './lists.js';
+import { tilePooling } from './pooling.js';
+import { Saved } from './saved.js';
+import { checkRule, type SelectionRule, tileSelection } from './selection.js';
+
+export interface VideoSparseAttentionOptions extends Partial<SelectionRule>, BackendOption {
+  /** `[B, rows, H, D]` float32, bfloat16 or float16; rows = `grid.rows(order)`. Padding rows may hold any bits. */
+  q: Tensor;
+  /** `[B, key rows, Hkv, D]`; Hkv divides H. */
+  k: Tensor;
+  /** `[B, key rows, Hkv, D]` */
+  v: Tensor;
+  /** Grid of the queries. */
+  grid: TileGrid;
+  /** Grid of the keys (cross attention). Default: `grid`. */
+  keyGrid?: TileGrid;
+  /** How the tokens of every tensor lie. Default 'grid'. */
+  order?: Order;
+  /** Your own lists, instead of `topK` and the other options of the selection. */
+  lists?: TileLists;
+  /**
+   * The coarse output: `'skip'` (default) leaves it out, `'add'` adds it as it is, `{ gate }` adds it times a gate
+   * per token and channel, of q's shape and dtype.
+   */
+  coarse?: 'skip' | 'add' | { gate: Tensor };
+  /** A gate of the fine output, of q's shape and dtype. Default: none. */
+  fine?: { gate: Tensor };
+  /** Of both stages. Default `1 / sqrt(D)`. */
+  scale?: number;
+}
+
+export interface VideoSparseAttentionGradients {
+  q: Tensor;
+  k: Tensor;
+  v: Tensor;
+  /** Where coarse has a gate. */
+  coarseGate?: Tensor;
+  /** Where fine has a gate. */
+  fineGate?: Tensor;
+}
+
+type CoarseState = ReturnType<typeof coarseAttention.forward>['saved'];
+
+/** What the coarse branch keeps: that of the coarse attention alone, pooling needs none. */
+interface CoarseBranch {
+  coarse: CoarseState;
+  output: Tensor;
+  gate: Tensor | undefined;
+}
+
+class VideoSparseAttentionSaved extends Saved {
+  /** @internal */
+  constructor(
+    readonly q: Tensor,
+    readonly k: Tensor,
+    readonly v: Tensor,
+    /** Output of the fine stage, before any gate. */
+    readonly fineOutput: Tensor,
+    /** Of the fine stage: float32 `[B, H, rows]`, natural log; -inf for empty lists and padding. */
+    readonly lse: Tensor,
+    /** The key tiles that every query tile attended to. */
+    readonly lists: TileLists,
+    /** @internal */
+    readonly fineGate: Tensor | undefined,
+    /** @internal */
+    readonly branch: CoarseBranch | undefined,
+    /** @internal */
+    readonly call: FineCall,
+  ) {
+    super([q, k, v, fineOutput, lse, lists, fineGate, branch?.coarse, branch?.output, branch?.gate]);
+  }
+}
+
+const OPTIONS = [
+  ...['q', 'k', 'v', 'grid', 'keyGrid', 'order', 'topK', 'lists', 'coarse', 'fine', 'scale', 'prefix'],
+  ...['includeSelf', 'backend'],
+];
+
+/** `undefined` for 'skip', a gate or none for the coarse output. */
+function checkCoarse(value: unknown, q: Tensor): { gate: Tensor | undefined } | undefined {
+  if (value === undefined || value === 'skip') return undefined;
+  if (value === 'add') return { gate: undefined };
+  if (typeof value !== 'object' || value === null) {
+    throw new VsaTypeError({
+      code: 'ERR_ARGUMENT',
+      argument: 'coarse',
+      got: show(value),
+      wanted: "'skip', 'add' or { gate: Tensor }",
+    });
+  }
+  checkOptions('coarse', value, ['gate']);
+  return { gate: checkGate('coarse.gate', (value as { gate?: unknown }).gate, q) };
+}
+
+function checkFine(value: unknown, q: Tensor): Tensor | undefined {
+  if (value === undefined) return undefined;
+  checkOptions('fine', value, ['gate']);
+  return checkGate('fine.gate', (value as { gate?: unknown }).gate, q);
+}
+
+/** Either lists or a rule to make them by, never both. */
+function checkChoiceOfTiles(options: VideoSparseAttentionOptions, call: FineCall, q: Tensor) {
+  if (options.lists === undefined) return { rule: checkRule(options, call.grid, call.keyGrid), lists: undefined };
+  for (const name of ['topK', 'prefix', 'includeSelf'] as const) {
+    if (options[name] === undefined) continue;
+    throw new VsaTypeError({
+      code: 'ERR_ARGUMENT',
+      argument: name,
+      got: `${show(options[name])} beside lists`,
+      wanted: 'one or the other: lists leave nothing to select',
+    });
+  }
+  return { rule: undefined, lists: checkLists(options.lists, call, q) };
+}
+
+/**
+ * Video sparse attention. A coarse stage pools tiles of 64 tokens and attends over tiles; each query tile keeps its
+ * top K key tiles; a fine stage attends to the tokens of those; gates combine the two. Everything but the choice of
+ * indices is differentiable. Source: VSA (arXiv 2505.13389).
+ *
+ * @example
+ * const { output, saved } = videoSparseAttention.forward({ q, k, v, grid, topK: topK(grid, { sparsity: 0.9 }) });
+ * const grads = videoSparseAttention.backward(saved, { output: dOutput });
+ */
+export const videoSparseAttention = {
+  /**
+   * @returns output: of q's shape and dtype; saved.lse, saved.lists, saved.fineOutput.
+   * @throws VsaRangeError ERR_SHAPE, ERR_HEAD_DIM, ERR_TOP_K, ERR_LISTS, ERR_GRID; VsaTypeError ERR_ARGUMENT,
+   *   ERR_DTYPE, ERR_DEVICE, ERR_DISPOSED; VsaError ERR_BACKEND; OutOfMemoryError.
+   */
+  forward(options: VideoSparseAttentionOptions): { output: Tensor; saved: VideoSparseAttentionSaved } {
+    checkOptions('options', options, OPTIONS);
+    const grid = checkGrid('grid', options.grid);
+    const keyGrid = checkGrid('keyGrid', options.keyGrid ?? grid);
+    const order = checkOrder(options.order);
+    const { q, k, v, dims, device } = checkQkv(options, { q: grid.rows(order), kv: keyGrid.rows(order) }, TOKENS);
+    const scale = checkScale(options.scale, dims.D);
+    const call: FineCall = { dims, grid, keyGrid, order, scale };
+    const { rule, lists: given } = checkChoiceOfTiles(options, call, q);
+    const coarse = checkCoarse(options.coarse, q);
+    const fineGate = checkFine(options.fine, q);
+    checkAlike({ q, 'coarse.gate': coarse?.gate, 'fine.gate': fineGate }, true);
+    chooseBackend(device, options.backend);
+
+    return tidy(() => {
+      const pool = (x: Tensor, on: TileGrid) => tilePooling.forward({ x, grid: on, order }).output;
+      const needsPooled = rule !== undefined || coarse !== undefined;
+      const pooled = needsPooled ? { q: pool(q, grid), k: pool(k, keyGrid) } : undefined;
+      const lists =
+        rule === undefined || pooled === undefined
+          ? given!.share()
+          : tileSelection.forward({ ...pooled, ...rule, grid, keyGrid, scale }).lists;
+      const fine = fineForward({ q, k, v, lists }, call);
+
+      let branch: CoarseBranch | undefined;
+      if (coarse !== undefined && pooled !== undefined) {
+        const attended = coarseAttention.forward({ ...pooled, v: pool(v, keyGrid), scale });
+        const gate = coarse.gate === undefined ? undefined : share(coarse.gate);
+        branch = { coarse: attended.saved, output: attended.output, gate };
+      }
+      const heldGate = fineGate === undefined ? undefined : share(fineGate);
+      const output =
+        branch === undefined && heldGate === undefined
+          ? share(fine.output)
+          : combineForward(combined(fine.output, branch, heldGate), call);
+      const saved = new VideoSparseAttentionSaved(
+        ...([share(q), share(k), share(v), fine.output, fine.lse, lists, heldGate, branch, call] as const),
+      );
+      return { output, saved };
+    });
+  },
+
+  /**
+   * @param grads.output Of output's shape and dtype; padding rows may hold any bits.
+   * @returns Gradients of q, k, v and of the gates that were given. Those of k and v are summed over the head group.
+   */
+  backward(saved: VideoSparseAttentionSaved, grads: { output: Tensor }): VideoSparseAttentionGradients {
+    const { q, k, v, fineOutput, branch, fineGate, call } = checkSaved(
+      'videoSparseAttention',
+      saved,
+      VideoSparseAttentionSaved,
+    );
+    const doutput = checkGradient(grads, q);
+    return tidy(() => {
+      // Where no gate touches the fine output, its gradient is that of the output itself.
+      const gates: ReturnType<typeof combineBackward> =
+        branch === undefined && fineGate === undefined
+          ? {}
+          : combineBackward(combined(fineOutput, branch, fineGate), doutput, call, fineGate !== undefined);
+      const pooled =
+        branch === undefined || gates.coarse === undefined
+          ? undefined
+          : coarseAttention.backward(branch.coarse, { output: gates.coarse });
+      const { lse, lists } = saved;
+      const fine = fineBackward({ q, k, v, output: fineOutput, lse, lists }, gates.fine ?? doutput, call, pooled);
+      return {
+        ...fine,
+        ...(gates.coarseGate !== undefined && { coarseGate: gates.coarseGate }),
+        ...(gates.fineGate !== undefined && { fineGate: gates.fineGate }),
+      };
+    });
+  },
+};
+
+function combined(fine: Tensor, branch: CoarseBranch | undefined, fineGate: Tensor | undefined): CombinationInputs {
+  return { fine, coarse: branch?.output, coarseGate: branch?.gate, fineGate };
+}

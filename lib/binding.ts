@@ -1,0 +1,326 @@
+/** The one typed description of the native addon, and the only file that loads it. */
+
+import { join } from 'node:path';
+import { isPromise } from 'node:util/types';
+import { type ErrorCode, OutOfMemoryError, VsaError } from './errors.js';
+
+/** The addon's interface this file describes; csrc/binding/addon.cpp has the same number. */
+const INTERFACE = 1;
+
+declare const handleBrand: unique symbol;
+/** One share of a device memory. Given back by `release`; the collector does it as a last resort. */
+export interface Handle {
+  readonly [handleBrand]: true;
+}
+
+/** `[T, Y, X, ct, cy, cx, prefix]` */
+export type NativeGrid = readonly number[];
+/** CSR lists; absent where the operation takes lists: full lists. */
+export interface NativeLists {
+  offsets: Handle;
+  indices: Handle;
+  /** Number of indices. */
+  count: number;
+}
+
+interface Dims {
+  B: number;
+  H: number;
+  D: number;
+}
+interface KeyDims extends Dims {
+  Hkv: number;
+}
+interface Tokens {
+  /** Code of a dtype (lib/tensor/dtype.ts). */
+  dtype: number;
+  /** 0: grid, 1: tiled. */
+  order: number;
+}
+
+/** Every operation puts its work on the device's queue and returns at once. Outputs are made by the caller. */
+export interface Native {
+  interface: number;
+
+  alloc(bytes: number): Handle;
+  retain(handle: Handle): Handle;
+  release(handle: Handle): void;
+  /** Copies the source before it returns. `fresh`: nothing is queued on this memory yet, so write at once. */
+  write(handle: Handle, offset: number, bytes: number, source: Uint8Array, fresh: boolean): void;
+  read(handle: Handle, offset: number, bytes: number): Promise<ArrayBuffer>;
+  readSync(handle: Handle, offset: number, bytes: number): ArrayBuffer;
+  synchronize(): Promise<undefined>;
+  memory(): { numTensors: number; numBytes: number };
+  /** For tests: NaN-filled, guarded memory from now on. Returns the guard zones found damaged so far. */
+  debugMemory(on: boolean): number;
+
+  fill(p: { dtype: number; count: number; value: number; output: Handle }): void;
+  cast(p: { from: number; to: number; count: number; x: Handle; output: Handle }): void;
+  randomBits(p: { seed: bigint; count: number; output: Handle }): void;
+  randomNormal(p: {
+    dtype: number;
+    seed: bigint;
+    count: number;
+    mean: number;
+    std: number;
+    output: Handle;
+  }): void;
+
+  poolingForward(p: Dims & Tokens & { grid: NativeGrid; x: Handle; output: Handle }): void;
+  poolingBackward(p: Dims & Tokens & { grid: NativeGrid; doutput: Handle; dx: Handle }): void;
+  coarseForward(
+    p: KeyDims & {
+      Nq: number;
+      Nk: number;
+      scale: number;
+      q: Handle;
+      k: Handle;
+      v: Handle;
+      output: Handle;
+      lse: Handle;
+    },
+  ): void;
+  coarseBackward(
+    p: KeyDims & {
+      Nq: number;
+      Nk: number;
+      scale: number;
+      q: Handle;
+      k: Handle;
+      v: Handle;
+      output: Handle;
+      lse: Handle;
+      doutput: Handle;
+      dq: Handle;
+      dk: Handle;
+      dv: Handle;
+    },
+  ): void;
+  selection(
+    p: KeyDims & {
+      Nq: number;
+      Nk: number;
+      prefixQ: number;
+      prefixK: number;
+      topK: number;
+      /** 0: exempt, 1: compete. */
+      prefixMode: number;
+      includeSelf: boolean;
+      scale: number;
+      q: Handle;
+      k: Handle;
+      scores?: Handle | undefined;
+      offsets: Handle;
+      indices: Handle;
+    },
+  ): void;
+  transposeLists(p: {
+    B: number;
+    H: number;
+    rows: number;
+    columns: number;
+    count: number;
+    lists: NativeLists;
+    offsets: Handle;
+    indices: Handle;
+  }): void;
+  listsToBits(p: {
+    B: number;
+    H: number;
+    rows: number;
+    columns: number;
+    lists: NativeLists | undefined;
+    bits: Handle;
+  }): void;
+  fineForward(
+    p: KeyDims &
+      Tokens & {
+        qGrid: NativeGrid;
+        kvGrid: NativeGrid;
+        scale: number;
+        lists: NativeLists | undefined;
+        q: Handle;
+        k: Handle;
+        v: Handle;
+        output: Handle;
+        lse: Handle;
+      },
+  ): void;
+  fineBackward(
+    p: KeyDims &
+      Tokens & {
+        qGrid: NativeGrid;
+        kvGrid: NativeGrid;
+        scale: number;
+        lists: NativeLists | undefined;
+        transposed: NativeLists | undefined;
+        q: Handle;
+        k: Handle;
+        v: Handle;
+        output: Handle;
+        lse: Handle;
+        doutput: Handle;
+        dqPooled?: Handle | undefined;
+        dkPooled?: Handle | undefined;
+        dvPooled?: Handle | undefined;
+        delta: Handle;
+        dq: Handle;
+        dk: Handle;
+        dv: Handle;
+      },
+  ): void;
+  combinationForward(
+    p: Dims &
+      Tokens & {
+        grid: NativeGrid;
+        fine: Handle;
+        coarse?: Handle | undefined;
+        coarseGate?: Handle | undefined;
+        fineGate?: Handle | undefined;
+        output: Handle;
+      },
+  ): void;
+  combinationBackward(
+    p: Dims &
+      Tokens & {
+        grid: NativeGrid;
+        fine?: Handle | undefined;
+        coarse?: Handle | undefined;
+        coarseGate?: Handle | undefined;
+        fineGate?: Handle | undefined;
+        doutput: Handle;
+        dfine?: Handle | undefined;
+        dcoarse?: Handle | undefined;
+        dcoarseGate?: Handle | undefined;
+        dfineGate?: Handle | undefined;
+      },
+  ): void;
+  tiling(p: { B: number; rowBytes: number; grid: NativeGrid; to: number; x: Handle; output: Handle }): void;
+
+  build(): NativeBuild;
+  cudaStatus(): NativeCudaStatus;
+  threads(): number;
+  setThreads(count: number): void;
+}
+
+export interface NativeBuild {
+  version: string;
+  commit: string;
+  compiler: string;
+  /** Version of nvcc; null in a CPU-only addon. */
+  cuda: string | null;
+  cudaArchitectures: string | null;
+}
+
+export interface NativeCudaStatus {
+  /** Why there is no device; empty if there is one. */
+  problem: string;
+  /** As CUDA counts: 13000 is 13.0; 0 without a driver. */
+  driverVersion: number;
+  runtimeVersion: number;
+  devices: {
+    index: number;
+    name: string;
+    computeCapability: string;
+    /** Bytes. */
+    totalMemory: number;
+    /** This build holds code that the device runs. */
+    hasCode: boolean;
+  }[];
+}
+
+/** node-gyp-build has no types; this is the part used here. */
+type Load = (root: string) => unknown;
+
+function load(): Native {
+  const root = join(__dirname, '..');
+  let addon: unknown;
+  try {
+    // eslint-disable-next-line @typescript-eslint/no-require-imports -- an addon is loaded, not imported
+    addon = (require('node-gyp-build') as Load)(root);
+  } catch (cause) {
+    const text = cause instanceof Error ? cause.message.split('\n')[0] : String(cause);
+    const missing = /No native build was found|Cannot find module/.test(text ?? '');
+    const where = `${process.platform}-${process.arch}, Node ${process.versions.node}`;
+    throw new VsaError(
+      missing
+        ? {
+            code: 'ERR_ADDON_MISSING',
+            message:
+              `the native addon: got none for ${where}, wanted one in build/Release or prebuilds ` +
+              `of ${root}: run "npm rebuild video-sparse-attention" (it needs g++ and CMake)`,
+            cause,
+          }
+        : {
+            code: 'ERR_ADDON_INCOMPATIBLE',
+            message:
+              `the native addon: got one that does not load (${String(text)}), wanted one built for ${where}: ` +
+              `run "npm rebuild video-sparse-attention"`,
+            cause,
+          },
+    );
+  }
+  const got = (addon as { interface?: unknown }).interface;
+  if (got !== INTERFACE) {
+    throw new VsaError({
+      code: 'ERR_ADDON_INCOMPATIBLE',
+      message:
+        `the native addon: got interface ${String(got)}, wanted ${String(INTERFACE)}: it was built from other sources ` +
+        `than this JavaScript; run "npm rebuild video-sparse-attention" (a stale build/ shadows a prebuild)`,
+    });
+  }
+  return typed(addon as Native);
+}
+
+interface NativeError extends Error {
+  code?: ErrorCode;
+  wantedBytes?: number;
+  freeBytes?: number;
+  totalBytes?: number;
+}
+
+/** The error of a C++ failure in this realm's classes. */
+function typedError(thrown: unknown): unknown {
+  const error = thrown as NativeError;
+  if (typeof error.code !== 'string' || !error.code.startsWith('ERR_') || error instanceof VsaError) return thrown;
+  const { code, message, wantedBytes, freeBytes, totalBytes } = error;
+  if (wantedBytes !== undefined && freeBytes !== undefined && totalBytes !== undefined) {
+    return new OutOfMemoryError({ code, message, wantedBytes, freeBytes, totalBytes });
+  }
+  return new VsaError({ code, message });
+}
+
+/** The addon with every function's failures typed, those of promises too. */
+function typed(addon: Native): Native {
+  const wrapped: Record<string, unknown> = {};
+  for (const [name, member] of Object.entries(addon) as [string, unknown][]) {
+    if (typeof member !== 'function') {
+      wrapped[name] = member;
+      continue;
+    }
+    const call = member as (...args: unknown[]) => unknown;
+    wrapped[name] = (...args: unknown[]): unknown => {
+      let result: unknown;
+      try {
+        result = call(...args);
+      } catch (error) {
+        throw typedError(error);
+      }
+      // Not instanceof: under Jest the addon's promises are of another realm.
+      return isPromise(result)
+        ? result.catch((error: unknown) => {
+            throw typedError(error);
+          })
+        : result;
+    };
+  }
+  return wrapped as unknown as Native;
+}
+
+let loaded: Native | undefined;
+
+/** The addon, loaded at first use so that a missing one is an error of the call that needs it. */
+export function native(): Native {
+  loaded ??= load();
+  return loaded;
+}

@@ -1,0 +1,349 @@
+/** Tensor: shape, dtype and a share of device memory. */
+
+import { isTypedArray } from 'node:util/types';
+import { type Handle, native } from '../binding.js';
+import { type Device, device as deviceOf, type DeviceString } from '../device/device.js';
+import { show, VsaRangeError, VsaTypeError } from '../errors.js';
+import { checkNumber, checkOptions, checkShape, product, sameShape } from '../validate.js';
+import { checkDType, type DType, dtypeCode, dtypeSize, FLOAT_DTYPES, type TypedArray, typedView } from './dtype.js';
+import { track } from './scope.js';
+import { bytesOf, parseSeed, toHostArray } from './host.js';
+
+export interface TensorOptions {
+  /** Default: that of the data, else 'float32'. */
+  dtype?: DType;
+  /** Default: the best there is. */
+  device?: Device | DeviceString;
+}
+
+export interface RandomOptions {
+  /** A whole number from 0 to 2^64 - 1. Default 0. */
+  seed?: number | bigint;
+  device?: Device | DeviceString;
+}
+
+export interface NormalOptions extends RandomOptions {
+  dtype?: DType;
+  /** Default 0. */
+  mean?: number;
+  /** Standard deviation, default 1. */
+  std?: number;
+}
+
+/** For the operations: a tensor over memory they filled, and the memory of a tensor. */
+export interface TensorInternals {
+  wrap(handle: Handle, shape: readonly number[], dtype: DType, device: Device): Tensor;
+  handle(tensor: Tensor, argument: string): Handle;
+}
+
+let internals: TensorInternals;
+
+/**
+ * An array on a device: contiguous, row-major. Operations return at once and run in order; `data()` waits for them.
+ * Memory is freed by `dispose()`, by `using`, or by a `tidy` around; the garbage collector is the last resort.
+ */
+export class Tensor implements Disposable {
+  readonly shape: readonly number[];
+  readonly dtype: DType;
+  readonly device: Device;
+  /** Number of elements. */
+  readonly size: number;
+  #handle: Handle | undefined;
+
+  static {
+    internals = {
+      wrap: (handle, shape, dtype, device) => new Tensor(handle, shape, dtype, device),
+      handle: (tensor, argument) => tensor.#live(argument),
+    };
+  }
+
+  private constructor(handle: Handle, shape: readonly number[], dtype: DType, device: Device) {
+    this.shape = shape;
+    this.dtype = dtype;
+    this.device = device;
+    this.size = product(shape);
+    this.#handle = handle;
+    track(this);
+  }
+
+  /**
+   * A tensor with a copy of host data.
+   *
+   * @param data Numbers or a typed array, row-major. Float32Array and numbers go to any dtype (to 16 bits they round
+   *   to nearest even); a Uint16Array holds the bits of bfloat16 or float16, and `dtype` says which.
+   * @param shape Default: one dim of all elements.
+   * @throws VsaRangeError ERR_SHAPE where shape and length differ; VsaTypeError ERR_DTYPE, ERR_ARGUMENT;
+   *   OutOfMemoryError.
+   */
+  static from(
+    data: Float32Array | Float64Array | Uint16Array | Int32Array | readonly number[],
+    shape?: readonly number[],
+    options: TensorOptions = {},
+  ): Tensor {
+    checkOptions('options', options, ['dtype', 'device']);
+    const on = deviceOf(options.device);
+    if (!Array.isArray(data) && !isTypedArray(data)) {
+      throw new VsaTypeError({
+        code: 'ERR_ARGUMENT',
+        argument: 'data',
+        got: show(data),
+        wanted: 'numbers, a Float32Array, Float64Array, Uint16Array or Int32Array',
+      });
+    }
+    const dims = checkShape('shape', shape ?? [data.length]);
+    if (product(dims) !== data.length) {
+      throw new VsaRangeError({
+        code: 'ERR_SHAPE',
+        argument: 'shape',
+        got: `${show(dims)} for ${String(data.length)} values`,
+        wanted: 'as many elements as there are values',
+      });
+    }
+    const dtype = options.dtype === undefined ? undefined : checkDType('dtype', options.dtype);
+    const host = toHostArray(data as Parameters<typeof Tensor.from>[0], dtype);
+    const uploaded = Tensor.#upload(host.array, dims, host.dtype, on);
+    if (dtype === undefined || dtype === host.dtype) return uploaded;
+    try {
+      return uploaded.cast(dtype);
+    } finally {
+      uploaded.dispose();
+    }
+  }
+
+  static #upload(array: TypedArray, shape: readonly number[], dtype: DType, on: Device): Tensor {
+    const bytes = bytesOf(array);
+    const handle = native().alloc(bytes.byteLength);
+    native().write(handle, 0, bytes.byteLength, bytes, true);
+    return new Tensor(handle, shape, dtype, on);
+  }
+
+  /** All zero. */
+  static zeros(shape: readonly number[], options: TensorOptions = {}): Tensor {
+    return Tensor.full(shape, 0, options);
+  }
+
+  /** Every element is `value`, rounded to the dtype. */
+  static full(shape: readonly number[], value: number, options: TensorOptions = {}): Tensor {
+    checkOptions('options', options, ['dtype', 'device']);
+    if (typeof value !== 'number') {
+      throw new VsaTypeError({ code: 'ERR_ARGUMENT', argument: 'value', got: show(value), wanted: 'a number' });
+    }
+    const tensor = emptyTensor(
+      checkShape('shape', shape),
+      checkDType('dtype', options.dtype ?? 'float32'),
+      deviceOf(options.device),
+    );
+    native().fill({ dtype: dtypeCode(tensor.dtype), count: tensor.size, value, output: tensor.#live('tensor') });
+    return tensor;
+  }
+
+  /**
+   * Normally distributed numbers from a counter-based generator (Philox4x32-10, Box-Muller): element i depends on the
+   * seed and i alone, so every backend and thread count gives the same.
+   */
+  static randn(shape: readonly number[], options: NormalOptions = {}): Tensor {
+    checkOptions('options', options, ['dtype', 'device', 'seed', 'mean', 'std']);
+    const seed = parseSeed(options.seed ?? 0);
+    const mean = checkNumber('mean', options.mean ?? 0);
+    const std = checkNumber('std', options.std ?? 1);
+    const tensor = emptyTensor(
+      checkShape('shape', shape),
+      checkDType('dtype', options.dtype ?? 'float32', FLOAT_DTYPES),
+      deviceOf(options.device),
+    );
+    const output = tensor.#live('tensor');
+    native().randomNormal({ dtype: dtypeCode(tensor.dtype), seed, count: tensor.size, mean, std, output });
+    return tensor;
+  }
+
+  /** int32: the generator's 32-bit words themselves, as signed integers. */
+  static randbits(shape: readonly number[], options: RandomOptions = {}): Tensor {
+    checkOptions('options', options, ['device', 'seed']);
+    const seed = parseSeed(options.seed ?? 0);
+    const tensor = emptyTensor(checkShape('shape', shape), 'int32', deviceOf(options.device));
+    native().randomBits({ seed, count: tensor.size, output: tensor.#live('tensor') });
+    return tensor;
+  }
+
+  get rank(): number {
+    return this.shape.length;
+  }
+
+  get byteLength(): number {
+    return this.size * dtypeSize(this.dtype);
+  }
+
+  get disposed(): boolean {
+    return this.#handle === undefined;
+  }
+
+  #live(argument: string): Handle {
+    if (this.#handle !== undefined) return this.#handle;
+    throw new VsaTypeError({ code: 'ERR_DISPOSED', argument, got: 'a disposed tensor', wanted: 'a living one' });
+  }
+
+  /** Another tensor of the same memory, with a lifetime of its own. */
+  #share(shape: readonly number[]): Tensor {
+    return new Tensor(native().retain(this.#live('this')), shape, this.dtype, this.device);
+  }
+
+  /** The values on another device. On the same one the memory is shared; either way the result is yours to dispose. */
+  to(device: Device | DeviceString): Tensor {
+    this.#live('this');
+    deviceOf(device); // the CPU is the only device that can be had: the memory is where it should be
+    return this.#share(this.shape);
+  }
+
+  /**
+   * The values in another dtype: to 16-bit floats rounded to nearest even, to int32 truncated and saturated (NaN
+   * becomes 0). Memory is shared where nothing changes.
+   */
+  cast(dtype: DType): Tensor {
+    const x = this.#live('this');
+    checkDType('dtype', dtype);
+    if (dtype === this.dtype) return this.#share(this.shape);
+    const result = emptyTensor(this.shape, dtype, this.device);
+    const [from, to] = [dtypeCode(this.dtype), dtypeCode(dtype)];
+    native().cast({ from, to, count: this.size, x, output: result.#live('result') });
+    return result;
+  }
+
+  /** The same memory under another shape of as many elements; one dim may be -1: what is left. */
+  reshape(shape: readonly number[]): Tensor {
+    this.#live('this');
+    const holes = Array.isArray(shape) ? shape.filter((dim) => dim === -1).length : 0;
+    const known = holes === 1 ? product(checkShape('shape', shape.filter((dim) => dim !== -1))) : 0;
+    const dims = checkShape('shape', holes === 1 ? shape.map((dim) => (dim === -1 ? this.size / known : dim)) : shape);
+    if (product(dims) !== this.size) {
+      throw new VsaRangeError({
+        code: 'ERR_SHAPE',
+        argument: 'shape',
+        got: show(shape),
+        wanted: `${String(this.size)} elements, as ${show(this.shape)} has`,
+      });
+    }
+    return this.#share(dims);
+  }
+
+  /** A copy in memory of its own. */
+  clone(): Tensor {
+    const x = this.#live('this');
+    const result = emptyTensor(this.shape, this.dtype, this.device);
+    const code = dtypeCode(this.dtype);
+    native().cast({ from: code, to: code, count: this.size, x, output: result.#live('result') });
+    return result;
+  }
+
+  /**
+   * Overwrites the values in place, in order with the operations called before and after.
+   *
+   * @param source A tensor of the same shape (any dtype), or a typed array of the same length: of this dtype's own
+   *   kind, or a Float32Array, which is rounded.
+   */
+  copyFrom(source: Tensor | TypedArray): this {
+    const output = this.#live('this');
+    if (source instanceof Tensor) {
+      const x = source.#live('source');
+      if (!sameShape(source.shape, this.shape)) {
+        throw new VsaRangeError({
+          code: 'ERR_SHAPE',
+          argument: 'source',
+          got: show(source.shape),
+          wanted: show(this.shape),
+        });
+      }
+      native().cast({ from: dtypeCode(source.dtype), to: dtypeCode(this.dtype), count: this.size, x, output });
+      return this;
+    }
+    if (!isTypedArray(source) || source.length !== this.size) {
+      throw new VsaRangeError({
+        code: 'ERR_SHAPE',
+        argument: 'source',
+        got: isTypedArray(source) ? `${String(source.length)} values` : show(source),
+        wanted: `a tensor, or a typed array of ${String(this.size)} values`,
+      });
+    }
+    const host = toHostArray(source, this.dtype);
+    if (host.dtype === this.dtype) {
+      const bytes = bytesOf(host.array);
+      native().write(output, 0, bytes.byteLength, bytes, false);
+      return this;
+    }
+    const uploaded = Tensor.#upload(host.array, this.shape, host.dtype, this.device);
+    try {
+      return this.copyFrom(uploaded);
+    } finally {
+      uploaded.dispose();
+    }
+  }
+
+  /**
+   * The values, once every operation called before has run. Does not block. bfloat16 and float16 come as their bits
+   * in a Uint16Array; `toFloat32()` gives numbers.
+   */
+  async data(): Promise<TypedArray> {
+    return typedView(this.dtype, await native().read(this.#live('this'), 0, this.byteLength));
+  }
+
+  /** As `data()`, but blocks the thread until the operations have run. */
+  dataSync(): TypedArray {
+    return typedView(this.dtype, native().readSync(this.#live('this'), 0, this.byteLength));
+  }
+
+  /** The values as float32, whatever the dtype. */
+  async toFloat32(): Promise<Float32Array> {
+    const converted = this.cast('float32');
+    try {
+      return (await converted.data()) as Float32Array;
+    } finally {
+      converted.dispose();
+    }
+  }
+
+  /** The value of a one-element tensor. Blocks until the operations have run. */
+  item(): number {
+    this.#live('this');
+    if (this.size !== 1) {
+      throw new VsaRangeError({ code: 'ERR_SHAPE', argument: 'this', got: show(this.shape), wanted: 'one element' });
+    }
+    if (this.dtype === 'int32') return this.dataSync()[0] ?? NaN;
+    const converted = this.cast('float32');
+    try {
+      return converted.dataSync()[0] ?? NaN;
+    } finally {
+      converted.dispose();
+    }
+  }
+
+  /** Gives the memory back. Operations already called still run on it. Calling it again does nothing. */
+  dispose(): void {
+    if (this.#handle === undefined) return;
+    native().release(this.#handle);
+    this.#handle = undefined;
+  }
+
+  [Symbol.dispose](): void {
+    this.dispose();
+  }
+
+  toString(): string {
+    const state = this.disposed ? ', disposed' : '';
+    return `Tensor(${show(this.shape)}, ${this.dtype}, ${this.device.toString()}${state})`;
+  }
+}
+
+/** @internal Memory that an operation is about to fill. */
+export function emptyTensor(shape: readonly number[], dtype: DType, device: Device): Tensor {
+  const handle = native().alloc(product(shape) * dtypeSize(dtype));
+  return internals.wrap(handle, shape, dtype, device);
+}
+
+/** @internal The memory of a living tensor; `argument` names it in the error of a disposed one. */
+export function handleOf(tensor: Tensor, argument: string): Handle {
+  return internals.handle(tensor, argument);
+}
+
+/** @internal Another tensor of the same memory. */
+export function share(tensor: Tensor): Tensor {
+  return tensor.reshape(tensor.shape);
+}
