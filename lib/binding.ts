@@ -1,11 +1,12 @@
 /** The one typed description of the native addon, and the only file that loads it. */
 
+import { freemem, totalmem } from 'node:os';
 import { join } from 'node:path';
 import { isPromise } from 'node:util/types';
 import { type ErrorCode, OutOfMemoryError, VsaError } from './errors.js';
 
 /** The addon's interface this file describes; csrc/binding/addon.cpp has the same number. */
-const INTERFACE = 1;
+const INTERFACE = 2;
 
 declare const handleBrand: unique symbol;
 /** One share of a device memory. Given back by `release`; the collector does it as a last resort. */
@@ -57,14 +58,7 @@ export interface Native {
   fill(p: { dtype: number; count: number; value: number; output: Handle }): void;
   cast(p: { from: number; to: number; count: number; x: Handle; output: Handle }): void;
   randomBits(p: { seed: bigint; count: number; output: Handle }): void;
-  randomNormal(p: {
-    dtype: number;
-    seed: bigint;
-    count: number;
-    mean: number;
-    std: number;
-    output: Handle;
-  }): void;
+  randomNormal(p: { dtype: number; seed: bigint; count: number; mean: number; std: number; output: Handle }): void;
 
   poolingForward(p: Dims & Tokens & { grid: NativeGrid; x: Handle; output: Handle }): void;
   poolingBackward(p: Dims & Tokens & { grid: NativeGrid; doutput: Handle; dx: Handle }): void;
@@ -207,6 +201,8 @@ export interface NativeBuild {
   version: string;
   commit: string;
   compiler: string;
+  /** That the CPU backend uses on this processor: 'avx512', 'avx2' or 'generic'. */
+  instructionSet: string;
   /** Version of nvcc; null in a CPU-only addon. */
   cuda: string | null;
   cudaArchitectures: string | null;
@@ -269,7 +265,39 @@ function load(): Native {
         `than this JavaScript; run "npm rebuild video-sparse-attention" (a stale build/ shadows a prebuild)`,
     });
   }
-  return typed(addon as Native);
+  return typed(addon as Exports);
+}
+
+/** What the addon itself exports: the same, but that reads fill a buffer they are given. */
+interface Exports extends Omit<Native, 'read' | 'readSync'> {
+  read(handle: Handle, offset: number, buffer: ArrayBuffer): Promise<ArrayBuffer>;
+  readSync(handle: Handle, offset: number, buffer: ArrayBuffer): ArrayBuffer;
+}
+
+/** Smaller reads are not worth asking the system whether it has the memory. Bytes. */
+const LARGE_READ = 2 ** 26;
+
+/** A buffer on the host. Made here and not in the addon, where one that cannot be had would end the process. */
+function hostBuffer(bytes: number): ArrayBuffer {
+  let cause: unknown;
+  // Linux grants memory that it does not have and kills the process later: refuse first.
+  if (bytes < LARGE_READ || bytes <= freemem()) {
+    try {
+      return new ArrayBuffer(bytes);
+    } catch (error) {
+      cause = error;
+    }
+  }
+  const [freeBytes, totalBytes] = [freemem(), totalmem()];
+  const got = cause === undefined ? `${String(freeBytes)} bytes free of ${String(totalBytes)}` : 'no buffer';
+  throw new OutOfMemoryError({
+    code: 'ERR_OUT_OF_MEMORY',
+    message: `out of memory on the host: got ${got}, wanted ${String(bytes)} bytes for a copy of the values`,
+    wantedBytes: bytes,
+    freeBytes,
+    totalBytes,
+    cause,
+  });
 }
 
 interface NativeError extends Error {
@@ -281,8 +309,8 @@ interface NativeError extends Error {
 
 /** The error of a C++ failure in this realm's classes. */
 function typedError(thrown: unknown): unknown {
-  const error = thrown as NativeError;
-  if (typeof error.code !== 'string' || !error.code.startsWith('ERR_') || error instanceof VsaError) return thrown;
+  const error = thrown as Partial<NativeError> | null | undefined;
+  if (typeof error?.code !== 'string' || error.message === undefined || error instanceof VsaError) return thrown;
   const { code, message, wantedBytes, freeBytes, totalBytes } = error;
   if (wantedBytes !== undefined && freeBytes !== undefined && totalBytes !== undefined) {
     return new OutOfMemoryError({ code, message, wantedBytes, freeBytes, totalBytes });
@@ -291,7 +319,7 @@ function typedError(thrown: unknown): unknown {
 }
 
 /** The addon with every function's failures typed, those of promises too. */
-function typed(addon: Native): Native {
+function typed(addon: Exports): Native {
   const wrapped: Record<string, unknown> = {};
   for (const [name, member] of Object.entries(addon) as [string, unknown][]) {
     if (typeof member !== 'function') {
@@ -314,7 +342,12 @@ function typed(addon: Native): Native {
         : result;
     };
   }
-  return wrapped as unknown as Native;
+  const exported = wrapped as unknown as Exports;
+  return {
+    ...exported,
+    read: (handle, offset, bytes) => exported.read(handle, offset, hostBuffer(bytes)),
+    readSync: (handle, offset, bytes) => exported.readSync(handle, offset, hostBuffer(bytes)),
+  };
 }
 
 let loaded: Native | undefined;

@@ -122,18 +122,31 @@ export class OutOfMemoryError extends VsaError {
 
 /** A value as an error sentence shows it: short, one line, never throwing. */
 export function show(value: unknown): string {
-  if (typeof value === 'string') return value.length > 60 ? `'${value.slice(0, 57)}...'` : `'${value}'`;
+  try {
+    return shown(value, 0);
+  } catch {
+    return 'an object that cannot be looked at'; // a revoked proxy, a getter that throws
+  }
+}
+
+/** `depth`: arrays around it. */
+function shown(value: unknown, depth: number): string {
+  if (typeof value === 'string') {
+    const line = value.slice(0, 61).replace(/\p{Cc}/gu, (control) => JSON.stringify(control).slice(1, -1));
+    return line.length > 60 ? `'${line.slice(0, 57)}...'` : `'${line}'`;
+  }
   if (typeof value === 'bigint') return `${value}n`;
   if (typeof value === 'number' || typeof value === 'boolean' || value === undefined || value === null) {
     return Object.is(value, -0) ? '-0' : String(value);
   }
   if (Array.isArray(value)) {
-    return value.length > 8
-      ? `[${value.slice(0, 8).map(show).join(', ')}, ... ${value.length} in all]`
-      : `[${value.map(show).join(', ')}]`;
+    if (depth > 1) return 'an array';
+    const items = Array.from(value.slice(0, 8), (item) => shown(item, depth + 1)).join(', ');
+    return value.length > 8 ? `[${items}, ... ${value.length} in all]` : `[${items}]`;
   }
   if (typeof value === 'function') return `function ${value.name || '(anonymous)'}`;
   if (typeof value === 'symbol') return value.toString();
   const name = (Object.getPrototypeOf(value) as { constructor?: { name?: string } } | null)?.constructor?.name;
-  return name === undefined || name === 'Object' ? `an object` : `a ${name}`;
+  if (typeof name !== 'string' || name === '' || name === 'Object') return 'an object';
+  return `${/^[AEIO]/.test(name) ? 'an' : 'a'} ${name}`;
 }

@@ -17,7 +17,7 @@ export {
 export type { DType, TypedArray } from './tensor/dtype.js';
 export { keep, tidy } from './tensor/scope.js';
 export { type NormalOptions, type RandomOptions, Tensor, type TensorOptions } from './tensor/tensor.js';
-export type { Backend } from './attention/checks.js';
+export { type Backend, type BackendSupport, backends } from './attention/backends.js';
 export { type Order, TileGrid, type TileGridOptions, type Triple } from './attention/grid.js';
 export { type ListsOptions, type ListsShape, TileLists } from './attention/lists.js';
 export { annealedSparsity, type AnnealOptions, topK } from './attention/schedules.js';
@@ -32,3 +32,4 @@ export {
   type VideoSparseAttentionGradients,
   type VideoSparseAttentionOptions,
 } from './attention/vsa.js';
+export * from './files/index.js';

@@ -50,21 +50,37 @@ export function checkChoice<T extends string>(argument: string, value: unknown, 
   });
 }
 
-/** A tensor's shape: dims of at least 0, whose product and bytes can be counted. Returns a frozen copy. */
-export function checkShape(argument: string, shape: unknown): readonly number[] {
+/**
+ * A tensor's shape: dims of at least 0, whose product and bytes can be counted. Returns a frozen copy.
+ *
+ * @param size Elements that the shape must have. One dim may then be -1: what is left.
+ */
+export function checkShape(argument: string, shape: unknown, size?: number): readonly number[] {
   const fail = (wanted: string): never => {
     throw new VsaRangeError({ code: 'ERR_SHAPE', argument, got: show(shape), wanted });
   };
   if (!Array.isArray(shape)) return fail('an array of whole numbers');
-  const dims = shape as unknown[];
-  if (dims.length > 8) fail('at most 8 dims');
+  if (shape.length > 8) return fail('at most 8 dims');
+  const dims: number[] = [];
   let bytes = 8;
-  for (const dim of dims) {
-    if (typeof dim !== 'number' || !Number.isSafeInteger(dim) || dim < 0) fail('whole numbers of at least 0');
-    bytes *= Math.max(dim as number, 1);
+  let open = -1;
+  for (const dim of shape as unknown[]) {
+    if (dim === -1 && size !== undefined && open === -1) {
+      open = dims.push(1) - 1;
+    } else if (typeof dim === 'number' && Number.isSafeInteger(dim) && dim >= 0) {
+      dims.push(dim + 0); // -0 is 0
+      bytes *= Math.max(dim, 1);
+    } else {
+      return fail(`whole numbers of at least 0${size === undefined ? '' : ', or one -1'}`);
+    }
   }
-  if (bytes > MAX_COUNT) fail('fewer than 2^50 elements');
-  return Object.freeze([...(dims as number[])]);
+  if (bytes > MAX_COUNT) return fail('fewer than 2^50 elements');
+  if (size !== undefined) {
+    // 0 / 0 is no dim: any would do.
+    if (open !== -1) dims[open] = size / product(dims);
+    if (dims.some((dim) => !Number.isInteger(dim)) || product(dims) !== size) return fail(`${String(size)} elements`);
+  }
+  return Object.freeze(dims);
 }
 
 export function product(shape: readonly number[]): number {

@@ -3,19 +3,23 @@
 #include "binding/env.h"
 #include "binding/handle.h"
 #include "binding/ops.h"
+#include "binding/throw.h"
 
 namespace {
 
 // Counts the changes of the interface between lib/binding.ts and this addon; both must have the same.
-constexpr int kInterface = 1;
+constexpr int kInterface = 2;
 
 Napi::Object init(Napi::Env env, Napi::Object exports) {
-  env.SetInstanceData(new vsa::binding::Environment(env));
-  exports.Set("interface", kInterface);
-  vsa::binding::export_handles(env, exports);
-  vsa::binding::export_elementwise(env, exports);
-  vsa::binding::export_attention(env, exports);
-  vsa::binding::export_info(env, exports);
+  vsa::binding::guarded(env, [&]() -> napi_value {
+    env.SetInstanceData(new vsa::binding::Environment(env));
+    exports.Set("interface", kInterface);
+    vsa::binding::export_handles(env, exports);
+    vsa::binding::export_elementwise(env, exports);
+    vsa::binding::export_attention(env, exports);
+    vsa::binding::export_info(env, exports);
+    return nullptr;
+  });
   return exports;
 }
 

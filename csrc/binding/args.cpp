@@ -7,9 +7,8 @@ TileGrid Args::grid(const char* name) const {
   VSA_CHECK(array.IsArray() && array.Length() == 7, "a grid is seven numbers");
   std::array<int64_t, 7> n;
   for (uint32_t i = 0; i < 7; ++i) n[i] = array.Get(i).As<Napi::Number>().Int64Value();
-  TileGrid grid{{n[0], n[1], n[2]},
-                {static_cast<int32_t>(n[3]), static_cast<int32_t>(n[4]), static_cast<int32_t>(n[5])},
-                n[6]};
+  TileGrid grid{
+      {n[0], n[1], n[2]}, {static_cast<int32_t>(n[3]), static_cast<int32_t>(n[4]), static_cast<int32_t>(n[5])}, n[6]};
   constexpr int64_t kMost = int64_t{1} << 40;
   for (int dim = 0; dim < 3; ++dim) {
     VSA_CHECK(n[dim] >= 1 && n[dim] < kMost, "grid dims must be positive");

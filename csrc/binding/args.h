@@ -3,6 +3,7 @@
 #include <napi.h>
 
 #include <array>
+#include <exception>
 #include <memory>
 #include <vector>
 
@@ -21,7 +22,7 @@ namespace vsa::binding {
 // checks that every memory is as large as the operation will touch, keeps it alive, and puts the operation on the
 // device's queue. TypeScript has validated everything; this guards memory only.
 class Args {
- public:
+public:
   explicit Args(Napi::Object object) : object_(object) {}
   explicit Args(const Napi::CallbackInfo& info) : Args(info[0].As<Napi::Object>()) {}
 
@@ -70,22 +71,22 @@ class Args {
   template <typename Params>
   Napi::Value launch(const Params& params) {
     cpu::enqueue([params, inputs = std::move(inputs_), outputs = std::move(outputs_)] {
-      std::string failure;
+      std::exception_ptr failure;
       for (const auto& input : inputs) {
-        if (failure.empty()) failure = input->failure();
+        if (failure == nullptr) failure = input->failure();
       }
       try {
-        if (failure.empty()) cpu::run(params);
-      } catch (const std::exception& error) {
-        failure = error.what();
+        if (failure == nullptr) cpu::run(params);
+      } catch (...) {
+        failure = std::current_exception();
       }
-      if (failure.empty()) return;
+      if (failure == nullptr) return;
       for (const auto& output : outputs) output->fail(failure);
     });
     return object_.Env().Undefined();
   }
 
- private:
+private:
   using Held = std::vector<std::shared_ptr<Storage>>;
 
   Napi::Value get(const char* name) const { return object_.Get(name); }

@@ -1,8 +1,7 @@
 // The attention operations: each function fills the params struct of csrc/ops from the object it is given, field by
 // field under the same names, and launches it. Output memory is made in TypeScript and passed in.
-#include "binding/ops.h"
-
 #include "binding/args.h"
+#include "binding/ops.h"
 #include "binding/throw.h"
 
 namespace vsa::binding {
@@ -15,8 +14,14 @@ int64_t group_checked(int64_t heads, int64_t kv_heads) {
 
 Napi::Value pooling_forward(const Napi::CallbackInfo& info) {
   Args a(info);
-  PoolingForward p{.dtype = a.float_dtype(), .B = a.integer("B"), .H = a.integer("H"), .D = a.integer("D"),
-                   .grid = a.grid(), .order = a.order(), .x = nullptr, .output = nullptr};
+  PoolingForward p{.dtype = a.float_dtype(),
+                   .B = a.integer("B"),
+                   .H = a.integer("H"),
+                   .D = a.integer("D"),
+                   .grid = a.grid(),
+                   .order = a.order(),
+                   .x = nullptr,
+                   .output = nullptr};
   p.x = a.in("x", p.B * p.grid.rows(p.order) * p.H * p.D * size_of(p.dtype));
   p.output = a.out_f32("output", p.B * p.grid.total_tiles() * p.H * p.D);
   return a.launch(p);
@@ -24,8 +29,14 @@ Napi::Value pooling_forward(const Napi::CallbackInfo& info) {
 
 Napi::Value pooling_backward(const Napi::CallbackInfo& info) {
   Args a(info);
-  PoolingBackward p{.dtype = a.float_dtype(), .B = a.integer("B"), .H = a.integer("H"), .D = a.integer("D"),
-                    .grid = a.grid(), .order = a.order(), .doutput = nullptr, .dx = nullptr};
+  PoolingBackward p{.dtype = a.float_dtype(),
+                    .B = a.integer("B"),
+                    .H = a.integer("H"),
+                    .D = a.integer("D"),
+                    .grid = a.grid(),
+                    .order = a.order(),
+                    .doutput = nullptr,
+                    .dx = nullptr};
   p.doutput = a.in_f32("doutput", p.B * p.grid.total_tiles() * p.H * p.D);
   p.dx = a.out("dx", p.B * p.grid.rows(p.order) * p.H * p.D * size_of(p.dtype));
   return a.launch(p);

@@ -29,8 +29,12 @@ Napi::Value random_bits(const Napi::CallbackInfo& info) {
 
 Napi::Value random_normal(const Napi::CallbackInfo& info) {
   Args a(info);
-  RandomNormal p{.dtype = a.float_dtype(), .seed = a.seed("seed"), .count = a.integer("count"),
-                 .mean = a.number("mean"), .std = a.number("std"), .output = nullptr};
+  RandomNormal p{.dtype = a.float_dtype(),
+                 .seed = a.seed("seed"),
+                 .count = a.integer("count"),
+                 .mean = a.number("mean"),
+                 .std = a.number("std"),
+                 .output = nullptr};
   p.output = a.out("output", p.count * size_of(p.dtype));
   return a.launch(p);
 }

@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "binding/throw.h"
 #include "cpu/stream.h"
 
 namespace vsa::binding {
@@ -32,22 +33,23 @@ Environment::Environment(Napi::Env env) {
       held);
 }
 
-Napi::Promise Environment::when_done(Napi::Value value, std::function<std::string()> work) {
+Napi::Promise Environment::when_done(Napi::Value value, std::function<std::exception_ptr()> work) {
   const Napi::Env env = value.Env();
   const uint64_t id = next_id_++;
   Pending pending{Napi::Promise::Deferred::New(env), {}};
   if (value.IsObject()) pending.value = Napi::Persistent(value.As<Napi::Object>());
   const Napi::Promise promise = pending.deferred.Promise();
-  if (pending_.empty()) napi_ref_threadsafe_function(env, mailbox_->notify);
-  pending_.emplace(id, std::move(pending));
-  cpu::enqueue([mailbox = mailbox_, id, work = std::move(work)] {
-    std::lock_guard working(mailbox->work_mutex);
+  // What fails before this is thrown, what fails after it rejects: the queue has the work, or there is no promise.
+  cpu::enqueue_unbounded([mailbox = mailbox_, id, work = std::move(work)] {
+    const std::lock_guard working(mailbox->work_mutex);
     if (mailbox->closed) return;
-    std::string error = work();
-    std::lock_guard lock(mailbox->mutex);
-    mailbox->done.push_back({id, std::move(error)});
+    std::exception_ptr failure = work();
+    const std::lock_guard lock(mailbox->mutex);
+    mailbox->done.push_back({id, std::move(failure)});
     napi_call_threadsafe_function(mailbox->notify, nullptr, napi_tsfn_nonblocking);
   });
+  if (pending_.empty()) napi_ref_threadsafe_function(env, mailbox_->notify);
+  pending_.emplace(id, std::move(pending));
   return promise;
 }
 
@@ -57,18 +59,19 @@ void Environment::settle(Napi::Env env) {
     std::lock_guard lock(mailbox_->mutex);
     done.swap(mailbox_->done);
   }
-  for (const Done& one : done) {
-    auto node = pending_.extract(one.id);
-    if (node.empty()) continue;
-    Pending& pending = node.mapped();
-    if (one.error.empty()) {
-      pending.deferred.Resolve(pending.value.IsEmpty() ? env.Undefined() : pending.value.Value());
-    } else {
-      Napi::Error error = Napi::Error::New(env, one.error);
-      error.Set("code", "ERR_INTERNAL");
-      pending.deferred.Reject(error.Value());
+  guarded(env, [&]() -> napi_value {
+    for (const Done& one : done) {
+      auto node = pending_.extract(one.id);
+      if (node.empty()) continue;
+      Pending& pending = node.mapped();
+      if (one.failure == nullptr) {
+        pending.deferred.Resolve(pending.value.IsEmpty() ? env.Undefined() : pending.value.Value());
+      } else {
+        pending.deferred.Reject(to_javascript(env, one.failure).Value());
+      }
     }
-  }
+    return nullptr;
+  });
   if (!done.empty() && pending_.empty()) napi_unref_threadsafe_function(env, mailbox_->notify);
 }
 

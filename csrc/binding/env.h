@@ -2,10 +2,10 @@
 
 #include <napi.h>
 
+#include <exception>
 #include <functional>
 #include <memory>
 #include <mutex>
-#include <string>
 #include <unordered_map>
 #include <vector>
 
@@ -14,26 +14,26 @@ namespace vsa::binding {
 // What one JavaScript environment (the main thread or a worker) owns. Device state is the process's; promises,
 // handle counts and the way back to the JavaScript thread are the environment's.
 class Environment {
- public:
+public:
   explicit Environment(Napi::Env env);
   static Environment& of(Napi::Env env) { return *env.GetInstanceData<Environment>(); }
 
   // A promise that resolves to `value` (kept alive until then) once `work` has run on the device's queue.
-  // `work` returns an error's text, or nothing. It is not called any more when the environment is being torn down,
-  // and teardown waits for one that is running: it may write into memory that `value` owns.
-  Napi::Promise when_done(Napi::Value value, std::function<std::string()> work);
+  // `work` returns what failed, or null; it must not throw. It is not called any more when the environment is being
+  // torn down, and teardown waits for one that is running: it may write into memory that `value` owns.
+  Napi::Promise when_done(Napi::Value value, std::function<std::exception_ptr()> work);
 
   int64_t tensors = 0;  // living handles
   int64_t bytes = 0;    // of their memory, shared memory counted once
 
- private:
+private:
   struct Pending {
     Napi::Promise::Deferred deferred;
     Napi::ObjectReference value;  // empty: undefined
   };
   struct Done {
     uint64_t id;
-    std::string error;
+    std::exception_ptr failure;
   };
   // Shared with the queue's thread, which may outlive the environment.
   struct Mailbox {

@@ -1,6 +1,7 @@
 #include "binding/handle.h"
 
 #include <cstring>
+#include <exception>
 #include <utility>
 
 #include "binding/env.h"
@@ -17,7 +18,7 @@ void let_go(Napi::Env env, Handle& handle) {
   if (handle.storage == nullptr) return;
   Environment& environment = Environment::of(env);
   --environment.tensors;
-  if (--handle.storage->handles == 0) {
+  if (handle.storage->drop_tensor()) {
     environment.bytes -= handle.storage->bytes();
     Napi::MemoryManagement::AdjustExternalMemory(env, -handle.storage->bytes());
   }
@@ -33,32 +34,41 @@ Handle& handle_of(Napi::Value value) {
 
 // A span of a storage, from numbers that JavaScript gave.
 struct Span {
+  Span(Napi::Value handle, Napi::Value offset_, int64_t bytes_)
+      : storage(unwrap(handle)), offset(offset_.As<Napi::Number>().Int64Value()), bytes(bytes_) {
+    VSA_CHECK(offset >= 0 && bytes >= 0 && offset <= storage->bytes() - bytes, "a span must lie inside its memory");
+  }
+
+  unsigned char* data() const { return static_cast<unsigned char*>(storage->data()) + offset; }
+
   std::shared_ptr<Storage> storage;
   int64_t offset, bytes;
-  unsigned char* data() const { return static_cast<unsigned char*>(storage->data()) + offset; }
 };
 
-Span span_of(const Napi::CallbackInfo& info) {
-  Span span{unwrap(info[0]), info[1].As<Napi::Number>().Int64Value(), info[2].As<Napi::Number>().Int64Value()};
-  VSA_CHECK(span.offset >= 0 && span.bytes >= 0 && span.offset <= span.storage->bytes() - span.bytes,
-            "a span must lie inside its memory");
-  return span;
+// memcpy, but for no bytes the addresses may be null.
+void copy(void* target, const void* source, int64_t bytes) {
+  if (bytes > 0) std::memcpy(target, source, static_cast<size_t>(bytes));
+}
+
+std::shared_ptr<Storage> allocate(int64_t bytes) {
+  try {
+    return Storage::allocate(bytes);
+  } catch (const OutOfMemory&) {
+    // Disposed memory lives on until the tasks that use it have run: let them, then try once more.
+    cpu::synchronize();
+    return Storage::allocate(bytes);
+  }
 }
 
 // alloc(bytes) -> handle
 Napi::Value alloc(const Napi::CallbackInfo& info) {
-  const int64_t bytes = info[0].As<Napi::Number>().Int64Value();
-  try {
-    return wrap(info.Env(), Storage::allocate(bytes));
-  } catch (const OutOfMemory&) {
-    // Disposed memory lives on until the tasks that use it have run: let them, then try once more.
-    cpu::synchronize();
-    return wrap(info.Env(), Storage::allocate(bytes));
-  }
+  return wrap(info.Env(), allocate(info[0].As<Napi::Number>().Int64Value()));
 }
 
 // retain(handle) -> another handle of the same memory
-Napi::Value retain(const Napi::CallbackInfo& info) { return wrap(info.Env(), unwrap(info[0])); }
+Napi::Value retain(const Napi::CallbackInfo& info) {
+  return wrap(info.Env(), unwrap(info[0]));
+}
 
 // release(handle): idempotent
 Napi::Value release(const Napi::CallbackInfo& info) {
@@ -66,49 +76,50 @@ Napi::Value release(const Napi::CallbackInfo& info) {
   return info.Env().Undefined();
 }
 
-// write(handle, offset, bytes, Uint8Array): the bytes are copied before it returns; written in queue order.
+// write(handle, offset, bytes, Uint8Array, fresh): the bytes are copied before it returns; written in queue order, or
+// at once where nothing is queued on this memory yet.
 Napi::Value write(const Napi::CallbackInfo& info) {
-  const Span span = span_of(info);
+  const Span span(info[0], info[1], info[2].As<Napi::Number>().Int64Value());
   const auto source = info[3].As<Napi::Uint8Array>();
   VSA_CHECK(static_cast<int64_t>(source.ByteLength()) == span.bytes, "the source must be as long as the span");
-  const bool fresh = info[4].ToBoolean();  // nothing is queued on this memory yet
+  const bool fresh = info[4].ToBoolean();
   if (fresh) {
-    std::memcpy(span.data(), source.Data(), source.ByteLength());
+    copy(span.data(), source.Data(), span.bytes);
     return info.Env().Undefined();
   }
-  const std::shared_ptr<Storage> staging = Storage::allocate(span.bytes);
-  std::memcpy(staging->data(), source.Data(), source.ByteLength());
-  cpu::enqueue([span, staging] { std::memcpy(span.data(), staging->data(), static_cast<size_t>(span.bytes)); });
+  const std::shared_ptr<Storage> staging = allocate(span.bytes);
+  copy(staging->data(), source.Data(), span.bytes);
+  cpu::enqueue([span, staging] { copy(span.data(), staging->data(), span.bytes); });
   return info.Env().Undefined();
 }
 
-std::string copy_out(const Span& span, void* target) {
-  std::string failure = span.storage->failure();
-  if (failure.empty()) std::memcpy(target, span.data(), static_cast<size_t>(span.bytes));
+std::exception_ptr copy_out(const Span& span, void* target) {
+  std::exception_ptr failure = span.storage->failure();
+  if (failure == nullptr) copy(target, span.data(), span.bytes);
   return failure;
 }
 
-// read(handle, offset, bytes) -> Promise<ArrayBuffer>
+// read(handle, offset, ArrayBuffer) -> Promise of that buffer, filled. JavaScript makes it: there a buffer that cannot
+// be had is an exception, here it would end the process.
 Napi::Value read(const Napi::CallbackInfo& info) {
-  const Span span = span_of(info);
-  const auto buffer = Napi::ArrayBuffer::New(info.Env(), static_cast<size_t>(span.bytes));
-  void* const target = const_cast<Napi::ArrayBuffer&>(buffer).Data();
+  auto buffer = info[2].As<Napi::ArrayBuffer>();
+  const Span span(info[0], info[1], static_cast<int64_t>(buffer.ByteLength()));
+  void* const target = buffer.Data();
   return Environment::of(info.Env()).when_done(buffer, [span, target] { return copy_out(span, target); });
 }
 
-// readSync(handle, offset, bytes) -> ArrayBuffer; waits for the queue
+// readSync(handle, offset, ArrayBuffer) -> that buffer, filled; waits for the queue
 Napi::Value read_sync(const Napi::CallbackInfo& info) {
-  const Span span = span_of(info);
-  auto buffer = Napi::ArrayBuffer::New(info.Env(), static_cast<size_t>(span.bytes));
+  auto buffer = info[2].As<Napi::ArrayBuffer>();
+  const Span span(info[0], info[1], static_cast<int64_t>(buffer.ByteLength()));
   cpu::synchronize();
-  const std::string failure = copy_out(span, buffer.Data());
-  if (!failure.empty()) throw Error("ERR_INTERNAL", failure);
+  if (const std::exception_ptr failure = copy_out(span, buffer.Data())) std::rethrow_exception(failure);
   return buffer;
 }
 
 // synchronize() -> Promise<void>
 Napi::Value synchronize(const Napi::CallbackInfo& info) {
-  return Environment::of(info.Env()).when_done(info.Env().Undefined(), [] { return std::string(); });
+  return Environment::of(info.Env()).when_done(info.Env().Undefined(), [] { return std::exception_ptr(); });
 }
 
 // memory() -> { numTensors, numBytes }
@@ -132,7 +143,7 @@ Napi::Value debug_memory(const Napi::CallbackInfo& info) {
 Napi::Value wrap(Napi::Env env, std::shared_ptr<Storage> storage) {
   Environment& environment = Environment::of(env);
   ++environment.tensors;
-  if (storage->handles++ == 0) {
+  if (storage->add_tensor()) {
     environment.bytes += storage->bytes();
     Napi::MemoryManagement::AdjustExternalMemory(env, storage->bytes());
   }

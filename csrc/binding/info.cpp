@@ -3,6 +3,7 @@
 #include "binding/ops.h"
 #include "binding/throw.h"
 #include "core/error.h"
+#include "cpu/kernels.h"
 #include "cpu/parallel.h"
 #ifdef VSA_WITH_CUDA
 #include "cuda/devices.h"
@@ -18,6 +19,7 @@ Napi::Value build(const Napi::CallbackInfo& info) {
   result.Set("version", VSA_VERSION);
   result.Set("commit", VSA_COMMIT);
   result.Set("compiler", VSA_COMPILER);
+  result.Set("instructionSet", cpu::kernels().instruction_set);
 #ifdef VSA_WITH_CUDA
   result.Set("cuda", VSA_CUDA_VERSION);
   result.Set("cudaArchitectures", VSA_CUDA_ARCHITECTURES);
@@ -56,7 +58,9 @@ Napi::Value cuda_status(const Napi::CallbackInfo& info) {
   return result;
 }
 
-Napi::Value get_threads(const Napi::CallbackInfo& info) { return Napi::Number::New(info.Env(), cpu::threads()); }
+Napi::Value get_threads(const Napi::CallbackInfo& info) {
+  return Napi::Number::New(info.Env(), cpu::threads());
+}
 
 Napi::Value set_threads(const Napi::CallbackInfo& info) {
   const int64_t count = info[0].As<Napi::Number>().Int64Value();

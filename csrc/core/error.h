@@ -21,10 +21,10 @@ struct OutOfMemory : Error {
 }  // namespace vsa
 
 // TypeScript has validated every argument; this checks again what memory safety needs.
-#define VSA_CHECK(condition, sentence)                                                                       \
-  do {                                                                                                       \
-    if (!(condition)) {                                                                                      \
-      throw ::vsa::Error("ERR_INTERNAL", std::string(sentence) + " (" #condition ", " __FILE__ ":" +         \
-                                             std::to_string(__LINE__) + ")");                                \
-    }                                                                                                        \
+#define VSA_CHECK(condition, sentence)                                                                                \
+  do {                                                                                                                \
+    if (!(condition)) {                                                                                               \
+      throw ::vsa::Error("ERR_INTERNAL",                                                                              \
+                         std::string(sentence) + " (" #condition ", " __FILE__ ":" + std::to_string(__LINE__) + ")"); \
+    }                                                                                                                 \
   } while (0)

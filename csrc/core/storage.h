@@ -2,15 +2,15 @@
 
 #include <atomic>
 #include <cstdint>
+#include <exception>
 #include <memory>
 #include <mutex>
-#include <string>
 
 namespace vsa {
 
 // Memory of a tensor on the CPU, 64-byte aligned, freed when the last handle and the last queued task let go of it.
 class Storage {
- public:
+public:
   // Throws OutOfMemory where the machine (or the container) cannot give so much.
   static std::shared_ptr<Storage> allocate(int64_t bytes);
   ~Storage();
@@ -21,20 +21,29 @@ class Storage {
   int64_t bytes() const { return bytes_; }
 
   // A task that should have filled this memory failed: whoever reads it is told.
-  void fail(const std::string& why);
-  std::string failure() const;  // empty if all is well
+  void fail(std::exception_ptr why);
+  std::exception_ptr failure() const;  // null if all is well
 
-  std::atomic<int32_t> handles{0};  // tensors that share this memory; see binding/handle.h
+  // Counts the tensors that share this memory (binding/handle.h), which all live on one thread.
+  bool add_tensor() { return tensors_++ == 0; }  // whether it is the first
+  bool drop_tensor();                            // whether it was the last
 
- private:
+  // Memory, in bytes, of which no tensor is left but which tasks that have not run yet still hold.
+  static int64_t abandoned_bytes();
+  // The machine's memory, or the container's if that is less.
+  static int64_t total_bytes();
+
+private:
   Storage(void* base, void* data, int64_t bytes, bool guarded);
 
   void* const base_;
   void* const data_;
   const int64_t bytes_;
   const bool guarded_;
+  int64_t tensors_ = 0;
+  bool abandoned_ = false;
   mutable std::mutex mutex_;
-  std::string failure_;
+  std::exception_ptr failure_;
 };
 
 // For tests: from now on fresh memory is filled with NaN (all bits set, in every dtype) and lies between guard zones

@@ -17,14 +17,14 @@ inline constexpr int kTileVolume = 64;  // slots in a tile
 // Where the tokens of a sequence lie: `prefix` tokens that are not video, then a token grid (t, y, x), row-major.
 // The prefix is cut into 1-D tiles of 64, numbered first; the grid into tiles of `tile` (volume 64), row-major, the
 // last along a dim clipped. A slot is a place in the full tile, so a partial tile's valid slots may have gaps.
-// Design: vsa.md section 1. A POD, used by host and device code alike.
+// Source: VSA (arXiv 2505.13389), tiles. A POD, used by host and device code alike.
 struct TileGrid {
   int64_t tokens[3];  // (T, Y, X)
   int32_t tile[3];    // (ct, cy, cx), volume 64
   int64_t prefix;     // P0
 
   VSA_HOST_DEVICE int64_t tiles(int dim) const { return (tokens[dim] + tile[dim] - 1) / tile[dim]; }
-  VSA_HOST_DEVICE int64_t video_tiles() const { return tiles(0) * tiles(1) * tiles(2); }         // N
+  VSA_HOST_DEVICE int64_t video_tiles() const { return tiles(0) * tiles(1) * tiles(2); }  // N
   VSA_HOST_DEVICE int64_t prefix_tiles() const { return (prefix + kTileVolume - 1) / kTileVolume; }
   VSA_HOST_DEVICE int64_t total_tiles() const { return prefix_tiles() + video_tiles(); }
   VSA_HOST_DEVICE int64_t length() const { return prefix + tokens[0] * tokens[1] * tokens[2]; }  // L

@@ -8,7 +8,9 @@
 namespace vsa::cpu {
 namespace {
 
-TileGrid sequence(int64_t length) { return {.tokens = {1, 1, length}, .tile = {1, 1, kTileVolume}, .prefix = 0}; }
+TileGrid sequence(int64_t length) {
+  return {.tokens = {1, 1, length}, .tile = {1, 1, kTileVolume}, .prefix = 0};
+}
 
 TileLists full_lists(const TileGrid& rows, const TileGrid& columns) {
   return {.offsets = nullptr, .indices = nullptr, .rows = rows.total_tiles(), .columns = columns.total_tiles()};

@@ -9,13 +9,21 @@ namespace vsa::cpu {
 
 #define VSA_ALWAYS_INLINE inline __attribute__((always_inline))
 
-VSA_ALWAYS_INLINE float bfloat16_to_float(uint16_t x) { return std::bit_cast<float>(static_cast<uint32_t>(x) << 16); }
+// condition ? x : y, without the branch that compilers make of it when x comes from float arithmetic.
+VSA_ALWAYS_INLINE uint32_t choose(bool condition, uint32_t x, uint32_t y) {
+  const uint32_t mask = 0u - static_cast<uint32_t>(condition);
+  return (x & mask) | (y & ~mask);
+}
+
+VSA_ALWAYS_INLINE float bfloat16_to_float(uint16_t x) {
+  return std::bit_cast<float>(static_cast<uint32_t>(x) << 16);
+}
 
 VSA_ALWAYS_INLINE uint16_t float_to_bfloat16(float x) {
   const uint32_t bits = std::bit_cast<uint32_t>(x);
   const uint32_t rounded = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
   const uint32_t quiet = bits >> 16 | 0x40;
-  return static_cast<uint16_t>((bits & 0x7fffffff) > 0x7f800000 ? quiet : rounded);
+  return static_cast<uint16_t>(choose((bits & 0x7fffffff) > 0x7f800000, quiet, rounded));
 }
 
 VSA_ALWAYS_INLINE float float16_to_float(uint16_t x) {
@@ -26,9 +34,8 @@ VSA_ALWAYS_INLINE float float16_to_float(uint16_t x) {
   const uint32_t special = normal + (112u << 23);
   // A subnormal is magnitude * 2^-24: put it below an implicit one of 2^-14, then take that one away again.
   const float subnormal = std::bit_cast<float>(magnitude << 13 | 113u << 23) - std::bit_cast<float>(113u << 23);
-  uint32_t bits = magnitude >= 0x7c00 ? special : normal;
-  bits = magnitude < 0x0400 ? std::bit_cast<uint32_t>(subnormal) : bits;
-  return std::bit_cast<float>(bits | sign);
+  const uint32_t finite = choose(magnitude < 0x0400, std::bit_cast<uint32_t>(subnormal), normal);
+  return std::bit_cast<float>(choose(magnitude >= 0x7c00, special, finite) | sign);
 }
 
 VSA_ALWAYS_INLINE uint16_t float_to_float16(float x) {
@@ -38,9 +45,9 @@ VSA_ALWAYS_INLINE uint16_t float_to_float16(float x) {
   const uint32_t normal = (magnitude - (112u << 23) + 0xfff + (magnitude >> 13 & 1)) >> 13;  // may carry to infinity
   // Below 2^-14 the unit is 2^-24, that of 0.5: the addition rounds to it, to nearest even.
   const uint32_t subnormal = std::bit_cast<uint32_t>(std::bit_cast<float>(magnitude) + 0.5f) - (126u << 23);
-  uint32_t half = magnitude < 113u << 23 ? subnormal : normal;
-  half = magnitude >= 143u << 23 ? 0x7c00 : half;
-  half = magnitude > 0x7f800000 ? 0x7e00 : half;
+  uint32_t half = choose(magnitude < 113u << 23, subnormal, normal);
+  half = choose(magnitude >= 143u << 23, 0x7c00, half);
+  half = choose(magnitude > 0x7f800000, 0x7e00, half);
   return static_cast<uint16_t>(half | sign);
 }
 

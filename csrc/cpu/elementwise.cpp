@@ -16,9 +16,8 @@ constexpr int64_t kChunk = 16384;  // elements of a work item: some microseconds
 // body(begin, end) over [0, count) in chunks; every begin is a multiple of the chunk.
 template <class Body>
 void for_chunks(int64_t count, const Body& body) {
-  parallel_for((count + kChunk - 1) / kChunk, [&](int64_t chunk) {
-    body(chunk * kChunk, std::min((chunk + 1) * kChunk, count));
-  });
+  parallel_for((count + kChunk - 1) / kChunk,
+               [&](int64_t chunk) { body(chunk * kChunk, std::min((chunk + 1) * kChunk, count)); });
 }
 
 int32_t double_to_int32(double x) {
@@ -29,10 +28,14 @@ int32_t double_to_int32(double x) {
 // The bits of x in dtype, rounded once.
 uint32_t encode(DType dtype, double x) {
   switch (dtype) {
-    case DType::float32: return std::bit_cast<uint32_t>(static_cast<float>(x));
-    case DType::bfloat16: return float_to_bfloat16(double_to_float_odd(x));
-    case DType::float16: return float_to_float16(double_to_float_odd(x));
-    default: return static_cast<uint32_t>(double_to_int32(x));
+    case DType::float32:
+      return std::bit_cast<uint32_t>(static_cast<float>(x));
+    case DType::bfloat16:
+      return float_to_bfloat16(double_to_float_odd(x));
+    case DType::float16:
+      return float_to_float16(double_to_float_odd(x));
+    default:
+      return static_cast<uint32_t>(double_to_int32(x));
   }
 }
 

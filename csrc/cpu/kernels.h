@@ -55,6 +55,7 @@ struct Kernels {
   // output[column, row] = x[row, column]; columns `rows` to `padded_rows` of the output are written as 0.
   void (*transpose)(int64_t rows, int64_t columns, const float* x, int64_t x_row, float* output, int64_t output_row,
                     int64_t padded_rows);
+  int32_t (*kth_largest)(int64_t count, const int32_t* x, int64_t k);  // 1 <= k <= count < 2^31
   void (*to_float)(DType dtype, int64_t count, const void* x, float* output);
   void (*from_float)(DType dtype, int64_t count, const float* x, void* output);
 };

@@ -9,13 +9,17 @@
 #include "cpu/kernels_body.h"
 
 namespace vsa::cpu {
-const Kernels* avx2_kernels() { return &avx2::table; }
+const Kernels* avx2_kernels() {
+  return &avx2::table;
+}
 }  // namespace vsa::cpu
 
 #else
 
 namespace vsa::cpu {
-const Kernels* avx2_kernels() { return nullptr; }
+const Kernels* avx2_kernels() {
+  return nullptr;
+}
 }  // namespace vsa::cpu
 
 #endif

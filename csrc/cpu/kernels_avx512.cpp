@@ -9,13 +9,17 @@
 #include "cpu/kernels_body.h"
 
 namespace vsa::cpu {
-const Kernels* avx512_kernels() { return &avx512::table; }
+const Kernels* avx512_kernels() {
+  return &avx512::table;
+}
 }  // namespace vsa::cpu
 
 #else
 
 namespace vsa::cpu {
-const Kernels* avx512_kernels() { return nullptr; }
+const Kernels* avx512_kernels() {
+  return nullptr;
+}
 }  // namespace vsa::cpu
 
 #endif

@@ -24,6 +24,7 @@ constexpr int kRows = VSA_ROWS;
 
 typedef float Vec __attribute__((vector_size(4 * VSA_LANES)));
 typedef int32_t IntVec __attribute__((vector_size(4 * VSA_LANES)));
+typedef float Quad __attribute__((vector_size(16)));
 typedef uint32_t UintVec __attribute__((vector_size(4 * VSA_LANES)));
 
 VSA_INLINE Vec load(const float* p) {
@@ -32,9 +33,14 @@ VSA_INLINE Vec load(const float* p) {
   return x;
 }
 
-VSA_INLINE void store(float* p, Vec x) { std::memcpy(p, &x, sizeof(x)); }
+VSA_INLINE void store(float* p, Vec x) {
+  std::memcpy(p, &x, sizeof(x));
+}
 
-VSA_INLINE Vec splat(float x) { return x - Vec{}; }  // x - 0 is x, for -0 too
+// x - 0 is x, for -0 too.
+VSA_INLINE Vec splat(float x) {
+  return x - Vec{};
+}
 
 VSA_INLINE float sum_lanes(Vec x) {
   float sum = 0;
@@ -171,18 +177,55 @@ VSA_TARGET float dot(int64_t count, const float* x, const float* y) {
   return total;
 }
 
+VSA_INLINE Quad interleave_low(Quad x, Quad y) {
+  return Quad{x[0], y[0], x[1], y[1]};
+}
+VSA_INLINE Quad interleave_high(Quad x, Quad y) {
+  return Quad{x[2], y[2], x[3], y[3]};
+}
+
+// A 4 x 4 block, in vectors of four whatever the instruction set.
+VSA_INLINE void transpose_block(const float* x, int64_t x_row, float* output, int64_t output_row) {
+  Quad a, b, c, d;
+  std::memcpy(&a, x, sizeof(a));
+  std::memcpy(&b, x + x_row, sizeof(b));
+  std::memcpy(&c, x + 2 * x_row, sizeof(c));
+  std::memcpy(&d, x + 3 * x_row, sizeof(d));
+  const Quad ac_low = interleave_low(a, c), ac_high = interleave_high(a, c);
+  const Quad bd_low = interleave_low(b, d), bd_high = interleave_high(b, d);
+  const Quad rows[4] = {interleave_low(ac_low, bd_low), interleave_high(ac_low, bd_low),
+                        interleave_low(ac_high, bd_high), interleave_high(ac_high, bd_high)};
+  for (int i = 0; i < 4; ++i) std::memcpy(output + i * output_row, &rows[i], sizeof(Quad));
+}
+
 VSA_TARGET void transpose(int64_t rows, int64_t columns, const float* x, int64_t x_row, float* output,
                           int64_t output_row, int64_t padded_rows) {
-  constexpr int64_t kBlock = 8;  // lines that are written together stay in the first cache
-  for (int64_t column = 0; column < columns; ++column) {
-    for (int64_t row = rows; row < padded_rows; ++row) output[column * output_row + row] = 0;
-  }
-  for (int64_t row = 0; row < rows; row += kBlock) {
-    const int64_t end = row + kBlock < rows ? row + kBlock : rows;
-    for (int64_t column = 0; column < columns; ++column) {
-      for (int64_t r = row; r < end; ++r) output[column * output_row + r] = x[r * x_row + column];
+  const int64_t whole_rows = rows / 4 * 4, whole_columns = columns / 4 * 4;
+  for (int64_t column = 0; column < whole_columns; column += 4) {
+    for (int64_t row = 0; row < whole_rows; row += 4) {
+      transpose_block(x + row * x_row + column, x_row, output + column * output_row + row, output_row);
     }
   }
+  for (int64_t column = 0; column < columns; ++column) {
+    const int64_t done = column < whole_columns ? whole_rows : 0;
+    float* to = output + column * output_row;
+    for (int64_t row = done; row < rows; ++row) to[row] = x[row * x_row + column];
+    for (int64_t row = rows; row < padded_rows; ++row) to[row] = 0;
+  }
+}
+
+// Bit by bit from the top: the largest number that at least k elements reach. Comparing is signed, so the number is
+// kept with its top bit flipped.
+VSA_TARGET int32_t kth_largest(int64_t count, const int32_t* x, int64_t k) {
+  constexpr uint32_t kTop = 0x80000000u;
+  uint32_t found = 0;
+  for (uint32_t bit = kTop; bit != 0; bit >>= 1) {
+    const int32_t candidate = static_cast<int32_t>((found | bit) ^ kTop);
+    int32_t reach = 0;
+    for (int64_t i = 0; i < count; ++i) reach += x[i] >= candidate;
+    if (reach >= k) found |= bit;
+  }
+  return static_cast<int32_t>(found ^ kTop);
 }
 
 VSA_TARGET void to_float(DType dtype, int64_t count, const void* x, float* output) {
@@ -213,10 +256,16 @@ VSA_TARGET void from_float(DType dtype, int64_t count, const float* x, void* out
   }
 }
 
-constexpr Kernels table = {
-    VSA_STRING(VSA_ISA), product,   softmax_step, softmax_gradient_by_row, softmax_gradient_by_column, dot,
-    transpose,           to_float, from_float,
-};
+constexpr Kernels table = {.instruction_set = VSA_STRING(VSA_ISA),
+                           .product = product,
+                           .softmax_step = softmax_step,
+                           .softmax_gradient_by_row = softmax_gradient_by_row,
+                           .softmax_gradient_by_column = softmax_gradient_by_column,
+                           .dot = dot,
+                           .transpose = transpose,
+                           .kth_largest = kth_largest,
+                           .to_float = to_float,
+                           .from_float = from_float};
 
 }  // namespace
 }  // namespace vsa::cpu::VSA_ISA

@@ -74,7 +74,7 @@ struct Job {
 };
 
 class Pool {
- public:
+public:
   // Never destroyed: its threads wait in it until the process ends, whatever static destructors run meanwhile.
   static Pool& instance() {
     static Pool* pool = new Pool;
@@ -99,7 +99,7 @@ class Pool {
     job_ = nullptr;
   }
 
- private:
+private:
   // Threads that cannot be had are done without: the caller alone would finish the job, too.
   void grow(int wanted) {
     if (size_ >= wanted) return;
@@ -143,7 +143,9 @@ class Pool {
 
 }  // namespace
 
-int threads() { return thread_count().load(); }
+int threads() {
+  return thread_count().load();
+}
 
 void set_threads(int count) {
   VSA_CHECK(count >= 1 && count <= kMaxThreads, "the number of threads must be 1..1024");

@@ -11,7 +11,7 @@ namespace vsa::cpu {
 // Memory for intermediate rows that a thread keeps from item to item (declare it thread_local): grown when more is
 // asked for, never shrunk, aligned to 64 bytes, contents not kept. Freed when its thread ends.
 class Scratch {
- public:
+public:
   Scratch() = default;
   Scratch(const Scratch&) = delete;
   Scratch& operator=(const Scratch&) = delete;
@@ -30,7 +30,7 @@ class Scratch {
     return data_;
   }
 
- private:
+private:
   static constexpr std::align_val_t kAlignment{64};
 
   void release() {
@@ -43,10 +43,14 @@ class Scratch {
   int64_t capacity_ = 0;
 };
 
-constexpr int64_t round_up(int64_t x, int64_t multiple) { return (x + multiple - 1) / multiple * multiple; }
+constexpr int64_t round_up(int64_t x, int64_t multiple) {
+  return (x + multiple - 1) / multiple * multiple;
+}
 
 // Elements between rows of `columns` floats in scratch memory: whole cache lines, and an odd number of them, so that
 // a column of a block spreads over all sets of the cache.
-constexpr int64_t row_stride(int64_t columns) { return round_up(columns, 16) | 16; }
+constexpr int64_t row_stride(int64_t columns) {
+  return round_up(columns, 16) | 16;
+}
 
 }  // namespace vsa::cpu

@@ -1,6 +1,5 @@
 #include <algorithm>
 #include <bit>
-#include <functional>
 #include <limits>
 
 #include "core/error.h"
@@ -13,30 +12,31 @@ namespace vsa::cpu {
 namespace {
 
 constexpr int64_t kBlock = 64;  // query tiles ranked together, and key tiles scored together
-constexpr uint32_t kForced = std::numeric_limits<uint32_t>::max();  // above the rank of +inf
+constexpr int32_t kForced = std::numeric_limits<int32_t>::max();  // above the rank of +inf
 
-// Unsigned numbers in the order of the scores: NaN lowest, then -inf, -0 equal to +0.
-uint32_t rank_of(float score) {
-  const uint32_t bits = std::bit_cast<uint32_t>(score);
-  const uint32_t ordered = bits >> 31 ? ~bits : bits | 0x80000000u;
-  return score != score ? 0 : score == 0 ? 0x80000000u : ordered;
+// Integers in the order of the scores: NaN lowest, then -inf, -0 equal to +0.
+int32_t rank_of(float score) {
+  const int32_t bits = std::bit_cast<int32_t>(score + 0.0f);  // -0 + 0 is +0
+  const int32_t ordered = bits ^ (bits >> 31 & 0x7fffffff);
+  return score != score ? std::numeric_limits<int32_t>::min() : ordered;
 }
 
 // Writes the `count` largest of the scores of tiles [first, last) as an ascending list, ties to the lowest tile.
 // `forced` (or -1) is kept whatever its score.
-void keep_largest(const float* scores, int64_t first, int64_t last, int64_t count, int64_t forced, uint32_t* ranks,
+void keep_largest(const float* scores, int64_t first, int64_t last, int64_t count, int64_t forced, int32_t* ranks,
                   int32_t* list) {
-  const int64_t candidates = last - first;
-  for (int64_t j = 0; j < candidates; ++j) ranks[j] = rank_of(scores[first + j]);
-  if (forced >= 0) ranks[forced - first] = kForced;
-  uint32_t* sorted = ranks + candidates;
-  std::copy_n(ranks, candidates, sorted);
-  std::nth_element(sorted, sorted + count - 1, sorted + candidates, std::greater<>());
-  const uint32_t threshold = sorted[count - 1];
-  // Everything before the nth is at least as large: how many of those are equal is how many ties may be kept.
-  int64_t ties = std::count(sorted, sorted + count, threshold);
-  for (int64_t j = 0; j < candidates; ++j) {
-    if (ranks[j] > threshold || (ranks[j] == threshold && ties-- > 0)) *list++ = static_cast<int32_t>(first + j);
+  for (int64_t j = first; j < last; ++j) ranks[j] = rank_of(scores[j]);
+  if (forced >= 0) ranks[forced] = kForced;
+  const int32_t threshold = kernels().kth_largest(last - first, ranks + first, count);
+  int64_t above = 0;
+  for (int64_t j = first; j < last; ++j) above += ranks[j] > threshold;
+  // Without branches, for which tiles are kept cannot be predicted. Ends at the last kept: no write goes past the list.
+  int64_t ties = count - above, kept = 0;
+  for (int64_t j = first; kept < count; ++j) {
+    const bool tie = ranks[j] == threshold;
+    list[kept] = static_cast<int32_t>(j);
+    kept += (ranks[j] > threshold) | (tie & (ties > 0));
+    ties -= tie;
   }
 }
 
@@ -61,15 +61,24 @@ void select_block(const Selection& p, int64_t b, int64_t h, int64_t begin, int64
   kernel.transpose(queries, p.D, q, p.H * p.D, q_transposed, stride, width);
   for (int64_t key = 0; key < p.Nk; key += kBlock) {
     const int64_t keys = std::min(kBlock, p.Nk - key);
-    kernel.product({.m = keys, .n = width, .k = p.D, .a = k + key * p.Hkv * p.D, .a_row = p.Hkv * p.D, .a_column = 1,
-                    .b = q_transposed, .b_row = stride, .c = block, .c_row = stride, .accumulate = false});
+    kernel.product({.m = keys,
+                    .n = width,
+                    .k = p.D,
+                    .a = k + key * p.Hkv * p.D,
+                    .a_row = p.Hkv * p.D,
+                    .a_column = 1,
+                    .b = q_transposed,
+                    .b_row = stride,
+                    .c = block,
+                    .c_row = stride,
+                    .accumulate = false});
     for (int64_t j = 0; j < keys; ++j) {
       for (int64_t i = 0; i < width; ++i) block[j * stride + i] *= p.scale;
     }
     kernel.transpose(keys, queries, block, stride, scores + key, p.Nk, keys);
   }
 
-  uint32_t* ranks = reinterpret_cast<uint32_t*>(scratch.ranks.floats(2 * p.Nk));
+  int32_t* ranks = reinterpret_cast<int32_t*>(scratch.ranks.floats(p.Nk));
   for (int64_t i = begin; i < end; ++i) {
     const int64_t videos = std::max<int64_t>(i - p.prefix_q, 0), prefixes = i - videos;
     const int64_t offset = (b * p.H + h) * head_length + prefixes * p.Nk + videos * kept;

@@ -1,23 +1,28 @@
 #include "cpu/stream.h"
 
+#include <pthread.h>
+#include <signal.h>
+
 #include <condition_variable>
 #include <deque>
 #include <mutex>
+#include <string>
+#include <system_error>
 #include <thread>
 #include <utility>
+
+#include "core/error.h"
+#include "core/storage.h"
 
 namespace vsa::cpu {
 namespace {
 
 class Queue {
- public:
-  void push(std::function<void()> task) {
+public:
+  void push(std::function<void()> task, bool bounded) {
     std::unique_lock lock(mutex_);
-    done_.wait(lock, [&] { return tasks_.size() < kQueueDepth; });
-    if (!started_) {
-      std::thread([this] { run(); }).detach();
-      started_ = true;
-    }
+    if (bounded) done_.wait(lock, [&] { return tasks_.size() < depth(); });
+    if (!started_) start();
     tasks_.push_back(std::move(task));
     ++pushed_;
     wake_.notify_one();
@@ -29,7 +34,28 @@ class Queue {
     done_.wait(lock, [&] { return finished_ >= until; });
   }
 
- private:
+private:
+  static size_t depth() {
+    const double most = kAbandonedShare * static_cast<double>(Storage::total_bytes());
+    return static_cast<double>(Storage::abandoned_bytes()) > most ? kShortDepth : kQueueDepth;
+  }
+
+  // The thread inherits this mask: signals belong to the host program's threads.
+  void start() {
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    try {
+      std::thread([this] { run(); }).detach();
+      started_ = true;
+    } catch (const std::system_error& error) {
+      pthread_sigmask(SIG_SETMASK, &before, nullptr);
+      throw Error("ERR_DEVICE", std::string("device cpu: got no thread to compute on (") + error.what() +
+                                    "), wanted one: the limit of threads or memory may be reached");
+    }
+    pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  }
+
   [[noreturn]] void run() {
     std::unique_lock lock(mutex_);
     for (;;) {
@@ -60,8 +86,16 @@ Queue& queue() {
 
 }  // namespace
 
-void enqueue(std::function<void()> task) { queue().push(std::move(task)); }
+void enqueue(std::function<void()> task) {
+  queue().push(std::move(task), true);
+}
 
-void synchronize() { queue().wait(); }
+void enqueue_unbounded(std::function<void()> task) {
+  queue().push(std::move(task), false);
+}
+
+void synchronize() {
+  queue().wait();
+}
 
 }  // namespace vsa::cpu

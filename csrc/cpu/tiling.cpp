@@ -15,7 +15,8 @@ void run(const Tiling& p) {
     const TileRows grid_rows(p.grid, Order::grid, item % tiles), tiled_rows(p.grid, Order::tiled, item % tiles);
     const TileRows& from = to_tiled ? grid_rows : tiled_rows;
     const TileRows& to = to_tiled ? tiled_rows : grid_rows;
-    const char* x = static_cast<const char*>(p.x) + b * p.grid.rows(to_tiled ? Order::grid : Order::tiled) * p.row_bytes;
+    const char* x =
+        static_cast<const char*>(p.x) + b * p.grid.rows(to_tiled ? Order::grid : Order::tiled) * p.row_bytes;
     char* output = static_cast<char*>(p.output) + b * p.grid.rows(p.to) * p.row_bytes;
     for (int i = 0; i < to.count; ++i) {
       std::memcpy(output + to.row[i] * p.row_bytes, x + from.row[i] * p.row_bytes, bytes);

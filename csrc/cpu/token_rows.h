@@ -15,6 +15,7 @@ struct TileRows {
   int64_t row[kTileVolume];
   int64_t padding[kTileVolume];
 
+  TileRows() = default;
   TileRows(const TileGrid& grid, Order order, int64_t tile) {
     const bool tiled = order == Order::tiled;
     const int64_t first_slot = tile * kTileVolume;

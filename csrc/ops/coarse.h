@@ -4,7 +4,7 @@
 
 namespace vsa {
 
-// Attention over tiles on pooled tensors, all fp32. Hkv divides H. vsa.md section 2, step 3.
+// Attention over tiles on pooled tensors, all fp32. Hkv divides H. Source: arXiv 2505.13389.
 struct CoarseForward {
   int64_t B, H, Hkv, D;
   int64_t Nq, Nk;  // query and key tiles, prefix tiles included

@@ -5,7 +5,7 @@
 
 namespace vsa {
 
-// output = coarse_gate * coarse[tile] + fine_gate * fine; an absent gate is 1. vsa.md section 2, step 6.
+// output = coarse_gate * coarse[tile] + fine_gate * fine; an absent gate is 1. Source: arXiv 2505.13389.
 struct CombinationForward {
   DType dtype;  // of fine, gates and output
   int64_t B, H, D;
@@ -29,9 +29,9 @@ struct CombinationBackward {
   const void* fine_gate;    // [B, rows, H, D], or null
   const void* doutput;      // [B, rows, H, D]; padding rows may hold any bits
   void* dfine;              // [B, rows, H, D] = doutput * fine_gate, or null: not wanted
-  float* dcoarse;           // [B, tiles, H, D] = sum over the valid tokens of doutput * coarse_gate; null without coarse
-  void* dcoarse_gate;       // [B, rows, H, D] = doutput * coarse; null without coarse_gate
-  void* dfine_gate;         // [B, rows, H, D] = doutput * fine; null without fine_gate
+  float* dcoarse;      // [B, tiles, H, D] = sum over the valid tokens of doutput * coarse_gate; null without coarse
+  void* dcoarse_gate;  // [B, rows, H, D] = doutput * coarse; null without coarse_gate
+  void* dfine_gate;    // [B, rows, H, D] = doutput * fine; null without fine_gate
 };
 
 }  // namespace vsa

@@ -7,12 +7,12 @@
 namespace vsa {
 
 // Attention of every valid token of a query tile over exactly the valid tokens of its list's key tiles.
-// Hkv divides H. Rows of q are q_grid.rows(order), rows of k and v kv_grid.rows(order). vsa.md section 2, step 5.
+// Hkv divides H. Rows of q are q_grid.rows(order), rows of k and v kv_grid.rows(order).
 struct FineForward {
   DType dtype;  // of q, k, v and output: float32, bfloat16 or float16
   int64_t B, H, Hkv, D;
   TileGrid q_grid, kv_grid;
-  Order order;      // of all token tensors
+  Order order;  // of all token tensors
   float scale;
   TileLists lists;  // rows = q_grid.total_tiles(), columns = kv_grid.total_tiles()
   const void* q;    // [B, q_rows, H, D]; padding rows may hold any bits, NaN included
@@ -24,7 +24,7 @@ struct FineForward {
 
 // Two deterministic passes: dq by query tile, dk and dv by key tile through the transposed lists; P from lse.
 // Where pooled gradients are given, every valid token of tile i also receives them over valid(i): the gradient of
-// the pooling, folded into the epilogue. vsa.md section 3.
+// the pooling, folded into the epilogue.
 struct FineBackward {
   DType dtype;  // of q, k, v, output, doutput and of dq, dk, dv
   int64_t B, H, Hkv, D;

@@ -5,9 +5,9 @@
 
 namespace vsa {
 
-// Mean of the valid tokens of every tile, summed and kept in fp32. vsa.md section 2, step 1.
+// Mean of the valid tokens of every tile, summed and kept in fp32. Source: arXiv 2505.13389.
 struct PoolingForward {
-  DType dtype;    // of x: float32, bfloat16 or float16
+  DType dtype;  // of x: float32, bfloat16 or float16
   int64_t B, H, D;
   TileGrid grid;
   Order order;
@@ -24,6 +24,5 @@ struct PoolingBackward {
   const float* doutput;  // [B, tiles, H, D]
   void* dx;              // [B, rows, H, D], of dtype; padding rows are written as 0
 };
-
 
 }  // namespace vsa

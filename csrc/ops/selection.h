@@ -7,7 +7,7 @@
 namespace vsa {
 
 // For every query tile the key tiles of the largest scores scale * dot(q, k), in fp32: ties to the lowest index,
-// -0 equals +0, NaN ranks below -inf; written as ascending lists. vsa.md section 2, steps 2 and 4.
+// -0 equals +0, NaN ranks below -inf; written as ascending lists. Source: arXiv 2505.13389.
 // A video query tile keeps   exempt:  all prefix key tiles, and the top_k of the video key tiles;
 //                            compete: the (top_k + prefix_k) best of all key tiles.
 // A prefix query tile (index < prefix_q) keeps all Nk key tiles. The lengths are thus known before the launch.
@@ -19,11 +19,11 @@ struct Selection {
   PrefixMode prefix_mode;
   bool include_self;  // query tile i always keeps key tile i, which counts in K (needs equal grids)
   float scale;
-  const float* q;     // [B, Nq, H, D], pooled
-  const float* k;     // [B, Nk, Hkv, D], pooled
-  float* scores;      // [B, H, Nq, Nk], the very scores that were ranked; or null
-  int32_t* offsets;   // [B * H * Nq + 1]
-  int32_t* indices;   // [offsets[B * H * Nq]]
+  const float* q;    // [B, Nq, H, D], pooled
+  const float* k;    // [B, Nk, Hkv, D], pooled
+  float* scores;     // [B, H, Nq, Nk], the very scores that were ranked; or null
+  int32_t* offsets;  // [B * H * Nq + 1]
+  int32_t* indices;  // [offsets[B * H * Nq]]
 };
 
 }  // namespace vsa

@@ -11,9 +11,9 @@ struct Tiling {
   int64_t B;
   int64_t row_bytes;  // H * D * size_of(dtype)
   TileGrid grid;
-  Order to;           // tiled: tile; grid: untile
-  const void* x;      // [B, grid.rows(other order), row]
-  void* output;       // [B, grid.rows(to), row]
+  Order to;       // tiled: tile; grid: untile
+  const void* x;  // [B, grid.rows(other order), row]
+  void* output;   // [B, grid.rows(to), row]
 };
 
 }  // namespace vsa

@@ -1,7 +1,7 @@
-/** Checks that all attention operations share: tensors by rank and dims, grids, devices, saved state, backends. */
+/** Checks that all attention operations share: tensors by rank and dims, grids, devices, saved state. */
 
-import { cudaProblem, type Device } from '../device/device.js';
-import { show, VsaError, VsaRangeError, VsaTypeError } from '../errors.js';
+import type { Device } from '../device/device.js';
+import { show, VsaRangeError, VsaTypeError } from '../errors.js';
 import { type DType, FLOAT_DTYPES } from '../tensor/dtype.js';
 import { handleOf, Tensor } from '../tensor/tensor.js';
 import { checkChoice, checkNumber } from '../validate.js';
@@ -10,27 +10,6 @@ import type { Saved } from './saved.js';
 
 /** Head dims that kernels exist for. */
 export const HEAD_DIMS: readonly number[] = [64, 96, 128];
-
-export type Backend = 'cpu' | 'cuda' | 'sm90';
-export const BACKENDS = ['auto', 'cpu', 'cuda', 'sm90'] as const;
-
-/** An option that every operation takes. */
-export interface BackendOption {
-  /** Forces a backend, and fails if it cannot serve the call. Default 'auto': the fastest that can. */
-  backend?: 'auto' | Backend;
-}
-
-/** The backend that serves a call on a device, or why a forced one does not. */
-export function chooseBackend(device: Device, requested: unknown): Backend {
-  const wanted = checkChoice('backend', requested ?? 'auto', BACKENDS);
-  if (wanted === 'auto' || wanted === 'cpu') return 'cpu';
-  throw new VsaError({
-    code: 'ERR_BACKEND',
-    argument: 'backend',
-    got: `'${wanted}' for tensors on ${device.toString()}`,
-    wanted: `'cpu' or 'auto': ${cudaProblem()}`,
-  });
-}
 
 /** A living tensor of one of the dtypes; `layout` names its dims in the error of a wrong rank. */
 export function checkTensor(argument: string, value: unknown, layout: string, dtypes = FLOAT_DTYPES): Tensor {
@@ -167,7 +146,11 @@ export function checkQkv(
 }
 
 /** State that the forward of the same operation saved, not yet disposed. */
-export function checkSaved<T extends Saved>(operation: string, saved: unknown, type: abstract new (...a: never) => T): T {
+export function checkSaved<T extends Saved>(
+  operation: string,
+  saved: unknown,
+  type: abstract new (...a: never) => T,
+): T {
   if (!(saved instanceof type)) {
     throw new VsaTypeError({
       code: 'ERR_ARGUMENT',
@@ -188,7 +171,10 @@ export function checkSaved<T extends Saved>(operation: string, saved: unknown, t
 }
 
 /** The gradient of an output: of its shape, dtype and device. */
-export function checkGradient(grads: unknown, output: { shape: readonly number[]; dtype: DType; device: Device }): Tensor {
+export function checkGradient(
+  grads: unknown,
+  output: { shape: readonly number[]; dtype: DType; device: Device },
+): Tensor {
   if (typeof grads !== 'object' || grads === null || Array.isArray(grads)) {
     throw new VsaTypeError({ code: 'ERR_ARGUMENT', argument: 'grads', got: show(grads), wanted: '{ output: Tensor }' });
   }

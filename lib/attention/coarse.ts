@@ -4,15 +4,8 @@ import { native } from '../binding.js';
 import { tidy } from '../tensor/scope.js';
 import { emptyTensor, handleOf, share, type Tensor } from '../tensor/tensor.js';
 import { checkOptions } from '../validate.js';
-import {
-  type AttentionDims,
-  type BackendOption,
-  checkGradient,
-  checkQkv,
-  checkSaved,
-  checkScale,
-  chooseBackend,
-} from './checks.js';
+import { type BackendOption, chooseBackend } from './backends.js';
+import { type AttentionDims, checkGradient, checkQkv, checkSaved, checkScale } from './checks.js';
 import { Saved } from './saved.js';
 
 export interface CoarseOptions extends BackendOption {

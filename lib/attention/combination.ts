@@ -6,8 +6,8 @@ import { dtypeCode } from '../tensor/dtype.js';
 import { tidy } from '../tensor/scope.js';
 import { emptyTensor, handleOf, share, type Tensor } from '../tensor/tensor.js';
 import { checkOptions } from '../validate.js';
+import { type BackendOption, chooseBackend } from './backends.js';
 import {
-  type BackendOption,
   checkAlike,
   checkDims,
   checkGradient,
@@ -15,7 +15,6 @@ import {
   checkOrder,
   checkSaved,
   checkTensor,
-  chooseBackend,
   orderCode,
 } from './checks.js';
 import type { Order, TileGrid } from './grid.js';

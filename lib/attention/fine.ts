@@ -6,16 +6,15 @@ import { dtypeCode } from '../tensor/dtype.js';
 import { tidy } from '../tensor/scope.js';
 import { emptyTensor, handleOf, share, type Tensor } from '../tensor/tensor.js';
 import { checkOptions } from '../validate.js';
+import { type BackendOption, chooseBackend } from './backends.js';
 import {
   type AttentionDims,
-  type BackendOption,
   checkGradient,
   checkGrid,
   checkOrder,
   checkQkv,
   checkSaved,
   checkScale,
-  chooseBackend,
   orderCode,
 } from './checks.js';
 import { type Order, TileGrid } from './grid.js';
@@ -164,11 +163,7 @@ function run(
   });
 }
 
-function backward(
-  operation: string,
-  saved: FineSaved,
-  grads: { output: Tensor },
-): { q: Tensor; k: Tensor; v: Tensor } {
+function backward(operation: string, saved: FineSaved, grads: { output: Tensor }): { q: Tensor; k: Tensor; v: Tensor } {
   checkSaved(operation, saved, FineSaved);
   const doutput = checkGradient(grads, saved.output);
   return tidy(() => fineBackward(saved, doutput, saved.call));

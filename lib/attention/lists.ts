@@ -35,7 +35,8 @@ function checkShape(shape: unknown): ListsShape {
   checkInteger('shape.heads', heads, 1, MAX_ENTRIES);
   checkInteger('shape.queryTiles', queryTiles, 1, MAX_ENTRIES);
   checkInteger('shape.keyTiles', keyTiles, 1, MAX_ENTRIES);
-  if (batch * heads * queryTiles >= MAX_ENTRIES) fail('shape', show(Object.values(shape as object)), 'fewer than 2^31 rows');
+  if (batch * heads * queryTiles >= MAX_ENTRIES)
+    fail('shape', show(Object.values(shape as object)), 'fewer than 2^31 rows');
   return { batch, heads, queryTiles, keyTiles };
 }
 
@@ -49,12 +50,17 @@ function checkCsr(offsets: Int32Array, indices: Int32Array, shape: ListsShape): 
   for (let row = 0; row < rows; row++) {
     const [from, to] = [offsets[row]!, offsets[row + 1]!];
     if (to < from || to > indices.length) {
-      fail(`lists.offsets[${String(row + 1)}]`, String(to), `${String(from)} to ${String(indices.length)}, never falling`);
+      fail(
+        `lists.offsets[${String(row + 1)}]`,
+        String(to),
+        `${String(from)} to ${String(indices.length)}, never falling`,
+      );
     }
     for (let at = from; at < to; at++) {
       const tile = indices[at]!;
       const name = `list ${String(row)}, entry ${String(at - from)}`;
-      if (tile < 0 || tile >= shape.keyTiles) fail(name, String(tile), `a key tile from 0 to ${String(shape.keyTiles - 1)}`);
+      if (tile < 0 || tile >= shape.keyTiles)
+        fail(name, String(tile), `a key tile from 0 to ${String(shape.keyTiles - 1)}`);
       if (at === from) continue;
       const before = indices[at - 1]!;
       if (tile === before) fail(name, `${String(tile)} twice`, 'every key tile at most once');
@@ -110,7 +116,7 @@ export class TileLists implements Owner, Resource, Disposable {
     const dims = checkShape(shape);
     const { offsets, indices } = Array.isArray(lists)
       ? flatten(lists as readonly (readonly number[])[], dims)
-      : (lists as { offsets: Int32Array; indices: Int32Array });
+      : ((lists ?? {}) as { offsets: Int32Array; indices: Int32Array });
     if (!isInt32Array(offsets) || !isInt32Array(indices)) {
       throw new VsaTypeError({
         code: 'ERR_LISTS',
@@ -159,7 +165,10 @@ export class TileLists implements Owner, Resource, Disposable {
       () =>
         new TileLists(
           shape,
-          { offsets: Tensor.from(offsets, undefined, { device: on }), indices: Tensor.from(indices, undefined, { device: on }) },
+          {
+            offsets: Tensor.from(offsets, undefined, { device: on }),
+            indices: Tensor.from(indices, undefined, { device: on }),
+          },
           on,
         ),
     );
@@ -272,21 +281,22 @@ function flatten(
   if (lists.length !== rows) fail('lists', `${String(lists.length)} lists`, `${String(rows)}: B * H * Nq`);
   const offsets = new Int32Array(rows + 1);
   let total = 0;
-  lists.forEach((list, row) => {
-    if (!Array.isArray(list)) fail(`lists[${String(row)}]`, show(list), 'an array of key tiles');
+  // By entries, not by forEach: that would pass over the holes of sparse arrays.
+  for (const [row, list] of lists.entries()) {
+    if (!Array.isArray(list)) fail(`lists[${row}]`, show(list), 'an array of key tiles');
     total += list.length;
     if (total > MAX_ENTRIES) fail('lists', 'more than 2^31 - 1 entries', 'fewer');
     offsets[row + 1] = total;
-  });
+  }
   const indices = new Int32Array(total);
-  lists.forEach((list, row) => {
-    list.forEach((tile, at) => {
+  for (const [row, list] of lists.entries()) {
+    for (const [at, tile] of list.entries()) {
       // An Int32Array would wrap or truncate what is no key tile into one.
       if (!Number.isInteger(tile) || tile < 0 || tile >= shape.keyTiles) {
-        fail(`list ${String(row)}, entry ${String(at)}`, show(tile), `a key tile from 0 to ${String(shape.keyTiles - 1)}`);
+        fail(`list ${row}, entry ${at}`, show(tile), `a key tile from 0 to ${shape.keyTiles - 1}`);
       }
       indices[offsets[row]! + at] = tile;
-    });
-  });
+    }
+  }
   return { offsets, indices };
 }

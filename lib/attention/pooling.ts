@@ -7,17 +7,8 @@ import { tidy } from '../tensor/scope.js';
 import { emptyTensor, handleOf, type Tensor } from '../tensor/tensor.js';
 import type { Device } from '../device/device.js';
 import { checkOptions } from '../validate.js';
-import {
-  type BackendOption,
-  checkDims,
-  checkGradient,
-  checkGrid,
-  checkOrder,
-  checkSaved,
-  checkTensor,
-  chooseBackend,
-  orderCode,
-} from './checks.js';
+import { type BackendOption, chooseBackend } from './backends.js';
+import { checkDims, checkGradient, checkGrid, checkOrder, checkSaved, checkTensor, orderCode } from './checks.js';
 import type { Order, TileGrid } from './grid.js';
 import { Saved } from './saved.js';
 

@@ -5,17 +5,8 @@ import { show, VsaRangeError } from '../errors.js';
 import { tidy } from '../tensor/scope.js';
 import { emptyTensor, handleOf, type Tensor } from '../tensor/tensor.js';
 import { checkBoolean, checkChoice, checkOptions } from '../validate.js';
-import {
-  type BackendOption,
-  checkAlike,
-  checkDims,
-  checkGrid,
-  checkHeadDim,
-  checkHeads,
-  checkScale,
-  checkTensor,
-  chooseBackend,
-} from './checks.js';
+import { type BackendOption, chooseBackend } from './backends.js';
+import { checkAlike, checkDims, checkGrid, checkHeadDim, checkHeads, checkScale, checkTensor } from './checks.js';
 import type { TileGrid } from './grid.js';
 import { TileLists } from './lists.js';
 

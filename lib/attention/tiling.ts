@@ -7,7 +7,8 @@ import { type DType, dtypeSize } from '../tensor/dtype.js';
 import { tidy } from '../tensor/scope.js';
 import { emptyTensor, handleOf, Tensor } from '../tensor/tensor.js';
 import { checkOptions, product } from '../validate.js';
-import { type BackendOption, checkGradient, checkGrid, checkSaved, chooseBackend, orderCode } from './checks.js';
+import { type BackendOption, chooseBackend } from './backends.js';
+import { checkGradient, checkGrid, checkSaved, orderCode } from './checks.js';
 import type { Order, TileGrid } from './grid.js';
 import { Saved } from './saved.js';
 

@@ -4,17 +4,8 @@ import { show, VsaTypeError } from '../errors.js';
 import { tidy } from '../tensor/scope.js';
 import { share, type Tensor } from '../tensor/tensor.js';
 import { checkOptions } from '../validate.js';
-import {
-  type BackendOption,
-  checkAlike,
-  checkGradient,
-  checkGrid,
-  checkOrder,
-  checkQkv,
-  checkSaved,
-  checkScale,
-  chooseBackend,
-} from './checks.js';
+import { type BackendOption, chooseBackend } from './backends.js';
+import { checkAlike, checkGradient, checkGrid, checkOrder, checkQkv, checkSaved, checkScale } from './checks.js';
 import { coarseAttention } from './coarse.js';
 import { checkGate, combineBackward, combineForward, type CombinationInputs } from './combination.js';
 import { checkLists, type FineCall, fineBackward, fineForward, TOKENS } from './fine.js';

@@ -2,16 +2,27 @@
 
 import { cpus } from 'node:os';
 import { native } from '../binding.js';
-import { show, VsaError, VsaRangeError, VsaTypeError } from '../errors.js';
+import { show, VsaError, VsaTypeError } from '../errors.js';
+import { checkInteger } from '../validate.js';
 
 export type DeviceType = 'cpu' | 'cuda';
 /** `'cuda'` is `'cuda:0'`. */
 export type DeviceString = 'cpu' | 'cuda' | `cuda:${number}`;
 
-/** A place that holds tensors and runs operations, one after another, in the order they were called. */
+let cpuDevice: () => Device;
+
+/**
+ * A place that holds tensors and runs operations, one after another, in the order they were called. There is one
+ * object for each; `device()` gives it.
+ */
 export class Device {
-  /** @internal */
-  constructor(
+  static #cpu: Device | undefined;
+
+  static {
+    cpuDevice = () => (Device.#cpu ??= new Device('cpu', 0, cpus()[0]?.model.trim() ?? process.arch));
+  }
+
+  private constructor(
     readonly type: DeviceType,
     readonly index: number,
     /** The processor's name. */
@@ -29,8 +40,6 @@ export class Device {
   }
 }
 
-let cpu: Device | undefined;
-
 /** Why no operation of this build runs on a GPU of this machine. */
 export function cudaProblem(): string {
   const { problem } = native().cudaStatus();
@@ -45,8 +54,8 @@ export function cudaProblem(): string {
  *   be used here.
  */
 export function device(name: DeviceString | Device = 'cpu'): Device {
-  if (name instanceof Device) return name;
-  if (name === 'cpu') return (cpu ??= new Device('cpu', 0, cpus()[0]?.model.trim() ?? process.arch));
+  const cpu = cpuDevice();
+  if (name === 'cpu' || name === cpu) return cpu;
   if (typeof name === 'string' && /^cuda(:\d{1,3})?$/.test(name)) {
     throw new VsaError({ code: 'ERR_DEVICE', argument: 'device', got: `'${name}'`, wanted: `'cpu': ${cudaProblem()}` });
   }
@@ -54,7 +63,7 @@ export function device(name: DeviceString | Device = 'cpu'): Device {
     code: 'ERR_DEVICE',
     argument: 'device',
     got: show(name),
-    wanted: "'cpu', 'cuda', 'cuda:N' or a Device",
+    wanted: "'cpu', 'cuda', 'cuda:N' or a Device that device() gave",
   });
 }
 
@@ -73,13 +82,5 @@ export function cpuThreads(): number {
 
 /** Sets the CPU backend's threads, 1 to 1024, for operations called from now on. Results do not depend on it. */
 export function setCpuThreads(count: number): void {
-  if (!Number.isInteger(count) || count < 1 || count > 1024) {
-    throw new VsaRangeError({
-      code: 'ERR_ARGUMENT',
-      argument: 'count',
-      got: show(count),
-      wanted: 'a whole number from 1 to 1024',
-    });
-  }
-  native().setThreads(count);
+  native().setThreads(checkInteger('count', count, 1, 1024));
 }

@@ -8,13 +8,19 @@ export function bytesOf(array: TypedArray): Uint8Array {
   return new Uint8Array(array.buffer, array.byteOffset, array.byteLength);
 }
 
+/** What tensors take from the host. */
+export type HostData = Float32Array | Float64Array | Uint16Array | Int32Array | readonly number[];
+
 /**
  * The array to upload for some data, and its dtype there; the tensor casts from that to what was asked for. The kind
  * is asked of the array's tag, not its class: typed arrays may come from another realm.
+ *
+ * @param argument Names the data in errors.
  */
 export function toHostArray(
-  data: Float32Array | Float64Array | Uint16Array | Int32Array | readonly number[],
+  data: HostData,
   dtype: DType | undefined,
+  argument: 'data' | 'source',
 ): { array: TypedArray; dtype: DType } {
   const kind: string = Array.isArray(data) ? 'Array' : (data as Float32Array)[Symbol.toStringTag];
   switch (kind) {
@@ -23,21 +29,23 @@ export function toHostArray(
     case 'Int32Array':
       return { array: data as unknown as Int32Array, dtype: 'int32' };
     case 'Float64Array':
-    case 'Array':
-      if (Array.isArray(data)) checkNumbers(data as unknown[]);
+    case 'Array': {
+      if (Array.isArray(data)) checkNumbers(data as unknown[], argument);
       // Whole numbers beyond 2^24 would not survive a float32.
-      return dtype === 'int32'
-        ? { array: Int32Array.from(data, saturate), dtype: 'int32' }
-        : { array: Float32Array.from(data), dtype: 'float32' };
+      if (dtype === 'int32') return { array: Int32Array.from(data, toInt32), dtype: 'int32' };
+      const array = new Float32Array(data);
+      if (dtype === 'bfloat16' || dtype === 'float16') roundToOdd(data, array);
+      return { array, dtype: 'float32' };
+    }
     case 'Uint16Array':
     case 'Float16Array': {
       const bits = kind === 'Float16Array' ? 'float16' : dtype;
       if (bits !== 'bfloat16' && bits !== 'float16') {
         throw new VsaTypeError({
           code: 'ERR_DTYPE',
-          argument: 'dtype',
-          got: show(dtype),
-          wanted: "'bfloat16' or 'float16' with a Uint16Array: it holds their bits",
+          argument: argument === 'data' ? 'dtype' : argument,
+          got: `${show(dtype)} with a Uint16Array`,
+          wanted: "'bfloat16' or 'float16': it holds their bits",
         });
       }
       const array = data as Uint16Array;
@@ -46,29 +54,46 @@ export function toHostArray(
     default:
       throw new VsaTypeError({
         code: 'ERR_ARGUMENT',
-        argument: 'data',
-        got: `a ${kind}`,
-        wanted: 'numbers, a Float32Array, Float64Array, Uint16Array or Int32Array',
+        argument,
+        got: show(data),
+        wanted: `${argument === 'data' ? 'numbers' : 'a Tensor'}, a Float32Array, Float64Array, Uint16Array or Int32Array`,
       });
   }
 }
 
-function saturate(value: number): number {
+/** As the cast does: truncated and saturated, NaN becomes 0. */
+export function toInt32(value: number): number {
   return Number.isNaN(value) ? 0 : Math.max(-(2 ** 31), Math.min(2 ** 31 - 1, Math.trunc(value)));
 }
 
-function checkNumbers(data: readonly unknown[]): void {
+/**
+ * Where a float32 is not the value itself, makes it the one next to it with an odd significand: rounding that to 16
+ * bits is rounding the value, while the nearest float32 may lie in the middle of two and fall to the wrong side.
+ */
+function roundToOdd(values: ArrayLike<number>, floats: Float32Array): void {
+  const bits = new Uint32Array(floats.buffer);
+  for (let i = 0; i < floats.length; i++) {
+    const [value, nearest] = [values[i]!, floats[i]!];
+    if (nearest === value || Number.isNaN(value)) continue;
+    // One step towards zero, in the order of magnitudes that the bits are.
+    if (Math.abs(nearest) > Math.abs(value)) bits[i]!--;
+    bits[i]! |= 1;
+  }
+}
+
+function checkNumbers(data: readonly unknown[], argument: string): void {
   const at = data.findIndex((value) => typeof value !== 'number');
   if (at === -1) return;
   throw new VsaTypeError({
     code: 'ERR_ARGUMENT',
-    argument: `data[${String(at)}]`,
+    argument: `${argument}[${String(at)}]`,
     got: show(data[at]),
     wanted: 'a number',
   });
 }
 
-export function parseSeed(seed: unknown): bigint {
+/** A seed, 0 without one. */
+export function parseSeed(seed: unknown = 0): bigint {
   const value = typeof seed === 'number' && Number.isSafeInteger(seed) ? BigInt(seed) : seed;
   if (typeof value === 'bigint' && value >= 0n && value < 1n << 64n) return value;
   throw new VsaRangeError({

@@ -23,6 +23,11 @@ export function track(resource: Resource): void {
   scopes.at(-1)?.add(resource);
 }
 
+/** Forgets a resource that is disposed: a long loop inside one `tidy` must not collect what it has disposed itself. */
+export function untrack(resource: Resource): void {
+  for (const scope of scopes) scope.delete(resource);
+}
+
 function isOwner(value: object): value is Owner {
   return typeof (value as Partial<Owner>).ownedResources === 'function';
 }
@@ -42,7 +47,7 @@ function collect(value: unknown, found: Set<Resource>, seen: Set<object>): void 
   } else if (Array.isArray(value) || value instanceof Set) {
     for (const item of value as Iterable<unknown>) collect(item, found, seen);
   } else if (value instanceof Map) {
-    for (const item of value.values()) collect(item, found, seen);
+    for (const entry of value) collect(entry, found, seen);
   } else {
     const prototype: unknown = Object.getPrototypeOf(value);
     if (prototype === null || prototype === Object.prototype || Object.getPrototypeOf(prototype) === null) {
@@ -96,8 +101,6 @@ export function tidy<T>(fn: () => T): T {
 
 /** Takes what a value holds out of every running `tidy`; it must then be disposed by hand. Returns the value. */
 export function keep<T>(value: T): T {
-  for (const resource of resourcesOf(value)) {
-    for (const scope of scopes) scope.delete(resource);
-  }
+  for (const resource of resourcesOf(value)) untrack(resource);
   return value;
 }

@@ -1,13 +1,14 @@
 /** Tensor: shape, dtype and a share of device memory. */
 
+import { constants } from 'node:buffer';
 import { isTypedArray } from 'node:util/types';
 import { type Handle, native } from '../binding.js';
 import { type Device, device as deviceOf, type DeviceString } from '../device/device.js';
 import { show, VsaRangeError, VsaTypeError } from '../errors.js';
 import { checkNumber, checkOptions, checkShape, product, sameShape } from '../validate.js';
 import { checkDType, type DType, dtypeCode, dtypeSize, FLOAT_DTYPES, type TypedArray, typedView } from './dtype.js';
-import { track } from './scope.js';
-import { bytesOf, parseSeed, toHostArray } from './host.js';
+import { bytesOf, type HostData, parseSeed, toHostArray, toInt32 } from './host.js';
+import { track, untrack } from './scope.js';
 
 export interface TensorOptions {
   /** Default: that of the data, else 'float32'. */
@@ -69,17 +70,13 @@ export class Tensor implements Disposable {
   /**
    * A tensor with a copy of host data.
    *
-   * @param data Numbers or a typed array, row-major. Float32Array and numbers go to any dtype (to 16 bits they round
-   *   to nearest even); a Uint16Array holds the bits of bfloat16 or float16, and `dtype` says which.
+   * @param data Numbers or a typed array, row-major. All go to any dtype as `cast` says, rounded once; but a
+   *   Uint16Array holds the bits of bfloat16 or float16, and `dtype` must say which.
    * @param shape Default: one dim of all elements.
    * @throws VsaRangeError ERR_SHAPE where shape and length differ; VsaTypeError ERR_DTYPE, ERR_ARGUMENT;
    *   OutOfMemoryError.
    */
-  static from(
-    data: Float32Array | Float64Array | Uint16Array | Int32Array | readonly number[],
-    shape?: readonly number[],
-    options: TensorOptions = {},
-  ): Tensor {
+  static from(data: HostData, shape?: readonly number[], options: TensorOptions = {}): Tensor {
     checkOptions('options', options, ['dtype', 'device']);
     const on = deviceOf(options.device);
     if (!Array.isArray(data) && !isTypedArray(data)) {
@@ -90,7 +87,7 @@ export class Tensor implements Disposable {
         wanted: 'numbers, a Float32Array, Float64Array, Uint16Array or Int32Array',
       });
     }
-    const dims = checkShape('shape', shape ?? [data.length]);
+    const dims = checkShape('shape', shape === undefined ? [data.length] : shape);
     if (product(dims) !== data.length) {
       throw new VsaRangeError({
         code: 'ERR_SHAPE',
@@ -100,7 +97,7 @@ export class Tensor implements Disposable {
       });
     }
     const dtype = options.dtype === undefined ? undefined : checkDType('dtype', options.dtype);
-    const host = toHostArray(data as Parameters<typeof Tensor.from>[0], dtype);
+    const host = toHostArray(data as HostData, dtype, 'data');
     const uploaded = Tensor.#upload(host.array, dims, host.dtype, on);
     if (dtype === undefined || dtype === host.dtype) return uploaded;
     try {
@@ -122,7 +119,7 @@ export class Tensor implements Disposable {
     return Tensor.full(shape, 0, options);
   }
 
-  /** Every element is `value`, rounded to the dtype. */
+  /** Every element is `value`: to floats rounded to nearest even, to int32 truncated and saturated (NaN becomes 0). */
   static full(shape: readonly number[], value: number, options: TensorOptions = {}): Tensor {
     checkOptions('options', options, ['dtype', 'device']);
     if (typeof value !== 'number') {
@@ -130,10 +127,11 @@ export class Tensor implements Disposable {
     }
     const tensor = emptyTensor(
       checkShape('shape', shape),
-      checkDType('dtype', options.dtype ?? 'float32'),
+      checkDType('dtype', options.dtype === undefined ? 'float32' : options.dtype),
       deviceOf(options.device),
     );
-    native().fill({ dtype: dtypeCode(tensor.dtype), count: tensor.size, value, output: tensor.#live('tensor') });
+    const [dtype, output] = [dtypeCode(tensor.dtype), tensor.#live('tensor')];
+    native().fill({ dtype, count: tensor.size, value: tensor.dtype === 'int32' ? toInt32(value) : value, output });
     return tensor;
   }
 
@@ -143,23 +141,26 @@ export class Tensor implements Disposable {
    */
   static randn(shape: readonly number[], options: NormalOptions = {}): Tensor {
     checkOptions('options', options, ['dtype', 'device', 'seed', 'mean', 'std']);
-    const seed = parseSeed(options.seed ?? 0);
-    const mean = checkNumber('mean', options.mean ?? 0);
-    const std = checkNumber('std', options.std ?? 1);
+    const { seed, mean = 0, std = 1, dtype = 'float32' } = options;
+    const key = parseSeed(seed);
+    checkNumber('mean', mean);
+    if (checkNumber('std', std) < 0) {
+      throw new VsaRangeError({ code: 'ERR_ARGUMENT', argument: 'std', got: show(std), wanted: 'at least 0' });
+    }
     const tensor = emptyTensor(
       checkShape('shape', shape),
-      checkDType('dtype', options.dtype ?? 'float32', FLOAT_DTYPES),
+      checkDType('dtype', dtype, FLOAT_DTYPES),
       deviceOf(options.device),
     );
     const output = tensor.#live('tensor');
-    native().randomNormal({ dtype: dtypeCode(tensor.dtype), seed, count: tensor.size, mean, std, output });
+    native().randomNormal({ dtype: dtypeCode(tensor.dtype), seed: key, count: tensor.size, mean, std, output });
     return tensor;
   }
 
   /** int32: the generator's 32-bit words themselves, as signed integers. */
   static randbits(shape: readonly number[], options: RandomOptions = {}): Tensor {
     checkOptions('options', options, ['device', 'seed']);
-    const seed = parseSeed(options.seed ?? 0);
+    const seed = parseSeed(options.seed);
     const tensor = emptyTensor(checkShape('shape', shape), 'int32', deviceOf(options.device));
     native().randomBits({ seed, count: tensor.size, output: tensor.#live('tensor') });
     return tensor;
@@ -180,6 +181,17 @@ export class Tensor implements Disposable {
   #live(argument: string): Handle {
     if (this.#handle !== undefined) return this.#handle;
     throw new VsaTypeError({ code: 'ERR_DISPOSED', argument, got: 'a disposed tensor', wanted: 'a living one' });
+  }
+
+  #readable(): Handle {
+    const handle = this.#live('this');
+    if (this.size <= constants.MAX_LENGTH) return handle;
+    throw new VsaRangeError({
+      code: 'ERR_SHAPE',
+      argument: 'this',
+      got: `${show(this.shape)}, ${String(this.size)} elements`,
+      wanted: `at most ${String(constants.MAX_LENGTH)}, the longest typed array of this Node`,
+    });
   }
 
   /** Another tensor of the same memory, with a lifetime of its own. */
@@ -211,18 +223,7 @@ export class Tensor implements Disposable {
   /** The same memory under another shape of as many elements; one dim may be -1: what is left. */
   reshape(shape: readonly number[]): Tensor {
     this.#live('this');
-    const holes = Array.isArray(shape) ? shape.filter((dim) => dim === -1).length : 0;
-    const known = holes === 1 ? product(checkShape('shape', shape.filter((dim) => dim !== -1))) : 0;
-    const dims = checkShape('shape', holes === 1 ? shape.map((dim) => (dim === -1 ? this.size / known : dim)) : shape);
-    if (product(dims) !== this.size) {
-      throw new VsaRangeError({
-        code: 'ERR_SHAPE',
-        argument: 'shape',
-        got: show(shape),
-        wanted: `${String(this.size)} elements, as ${show(this.shape)} has`,
-      });
-    }
-    return this.#share(dims);
+    return this.#share(checkShape('shape', shape, this.size));
   }
 
   /** A copy in memory of its own. */
@@ -235,12 +236,14 @@ export class Tensor implements Disposable {
   }
 
   /**
-   * Overwrites the values in place, in order with the operations called before and after.
+   * Overwrites the values in place, in order with the operations called before and after. Whatever shares the memory
+   * changes with it: tensors made by `reshape`, `to` and a `cast` to the same dtype, and what a forward saved of this
+   * one for its backward.
    *
-   * @param source A tensor of the same shape (any dtype), or a typed array of the same length: of this dtype's own
-   *   kind, or a Float32Array, which is rounded.
+   * @param source A tensor of the same shape (any dtype), or a typed array of the same length, converted as by
+   *   `Tensor.from`.
    */
-  copyFrom(source: Tensor | TypedArray): this {
+  copyFrom(source: Tensor | TypedArray | Float64Array): this {
     const output = this.#live('this');
     if (source instanceof Tensor) {
       const x = source.#live('source');
@@ -255,15 +258,23 @@ export class Tensor implements Disposable {
       native().cast({ from: dtypeCode(source.dtype), to: dtypeCode(this.dtype), count: this.size, x, output });
       return this;
     }
-    if (!isTypedArray(source) || source.length !== this.size) {
+    if (!isTypedArray(source)) {
+      throw new VsaTypeError({
+        code: 'ERR_ARGUMENT',
+        argument: 'source',
+        got: show(source),
+        wanted: 'a Tensor or a typed array',
+      });
+    }
+    if (source.length !== this.size) {
       throw new VsaRangeError({
         code: 'ERR_SHAPE',
         argument: 'source',
-        got: isTypedArray(source) ? `${String(source.length)} values` : show(source),
-        wanted: `a tensor, or a typed array of ${String(this.size)} values`,
+        got: `${String(source.length)} values`,
+        wanted: `${String(this.size)}, for ${show(this.shape)}`,
       });
     }
-    const host = toHostArray(source, this.dtype);
+    const host = toHostArray(source, this.dtype, 'source');
     if (host.dtype === this.dtype) {
       const bytes = bytesOf(host.array);
       native().write(output, 0, bytes.byteLength, bytes, false);
@@ -282,12 +293,12 @@ export class Tensor implements Disposable {
    * in a Uint16Array; `toFloat32()` gives numbers.
    */
   async data(): Promise<TypedArray> {
-    return typedView(this.dtype, await native().read(this.#live('this'), 0, this.byteLength));
+    return typedView(this.dtype, await native().read(this.#readable(), 0, this.byteLength));
   }
 
   /** As `data()`, but blocks the thread until the operations have run. */
   dataSync(): TypedArray {
-    return typedView(this.dtype, native().readSync(this.#live('this'), 0, this.byteLength));
+    return typedView(this.dtype, native().readSync(this.#readable(), 0, this.byteLength));
   }
 
   /** The values as float32, whatever the dtype. */
@@ -320,6 +331,7 @@ export class Tensor implements Disposable {
     if (this.#handle === undefined) return;
     native().release(this.#handle);
     this.#handle = undefined;
+    untrack(this);
   }
 
   [Symbol.dispose](): void {

@@ -1,0 +1,70 @@
+/** Which backend serves which operation on which device, and why not another. */
+
+import { cudaProblem, type Device, device as deviceOf, type DeviceString } from '../device/device.js';
+import { VsaError } from '../errors.js';
+import { checkChoice } from '../validate.js';
+
+/**
+ * `cpu`: every operation and option, on any machine. `cuda`: portable GPU kernels. `sm90`: Hopper's own, for the hot
+ * shapes.
+ */
+export type Backend = 'cpu' | 'cuda' | 'sm90';
+
+const BACKENDS: readonly Backend[] = ['cpu', 'cuda', 'sm90'];
+
+/** The operations, by the names they are exported under. */
+export const OPERATIONS = [
+  'tilePooling',
+  'coarseAttention',
+  'tileSelection',
+  'blockSparseAttention',
+  'denseAttention',
+  'gatedCombination',
+  'videoSparseAttention',
+  'tile',
+  'untile',
+] as const;
+
+/** An option that every operation takes. */
+export interface BackendOption {
+  /** Forces a backend, and fails if it cannot serve the call. Default 'auto': the fastest that can. */
+  backend?: 'auto' | Backend;
+}
+
+export interface BackendSupport {
+  operation: string;
+  backend: Backend;
+  /** Whether calls on the device are served by this backend. */
+  serves: boolean;
+  /** Why not; empty where it serves. */
+  why: string;
+}
+
+function whyNot(backend: Backend, on: Device): string {
+  return backend === 'cpu' && on.type === 'cpu' ? '' : cudaProblem();
+}
+
+/** What each backend can do for tensors on a device, operation by operation. */
+export function backends(device?: Device | DeviceString): BackendSupport[] {
+  const on = deviceOf(device);
+  return OPERATIONS.flatMap((operation) =>
+    BACKENDS.map((backend) => {
+      const why = whyNot(backend, on);
+      return { operation, backend, serves: why === '', why };
+    }),
+  );
+}
+
+/** @internal The backend that serves a call on a device, or why a forced one does not. */
+export function chooseBackend(on: Device, requested: unknown): Backend {
+  const wanted = checkChoice('backend', requested ?? 'auto', ['auto', ...BACKENDS]);
+  const backend = wanted === 'auto' ? 'cpu' : wanted;
+  const why = whyNot(backend, on);
+  if (why === '') return backend;
+  throw new VsaError({
+    code: 'ERR_BACKEND',
+    argument: 'backend',
+    got: `'${wanted}' for tensors on ${on.toString()}`,
+    wanted: `'cpu' or 'auto': ${why}`,
+  });
+}
