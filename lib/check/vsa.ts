@@ -1,0 +1,172 @@
+/** `videoSparseAttention` against the oracle's whole operator: lists, output, lse, and the gradient of every input. */
+
+import {
+  type PrefixMode,
+  TileGrid,
+  TileLists,
+  tidy,
+  tilePooling,
+  tileSelection,
+  videoSparseAttention,
+} from '../index.js';
+import {
+  FLOAT32,
+  layoutOf,
+  poolForward,
+  selectTiles,
+  tileScores,
+  vsaBackward,
+  vsaForward,
+  type VsaInputs,
+} from '../oracle/index.js';
+import {
+  type AttentionCase,
+  attentionTensors,
+  type AttentionTensors,
+  compareLse,
+  compareTokens,
+  gradientTerms,
+  scaleOf,
+  tokenShapes,
+} from './fine.js';
+import { type ListsSpec, makeLists } from './lists.js';
+import { CaseRows, type CheckRow } from './report.js';
+import { type CaseContext, type Input, ownPrecision, randomTokens, readTokens, twice, valuesOf } from './values.js';
+
+export interface VsaCase extends AttentionCase {
+  /** Which tiles: the best by score, or lists. */
+  readonly choice:
+    | { readonly topK: number; readonly prefix?: PrefixMode; readonly includeSelf?: boolean }
+    | { readonly lists: ListsSpec };
+  readonly coarse: 'skip' | 'add' | 'gate';
+  readonly fineGate: boolean;
+}
+
+interface Gates {
+  readonly coarse: Input | undefined;
+  readonly fine: Input | undefined;
+}
+
+export async function checkVsa(c: VsaCase, context: CaseContext): Promise<CheckRow[]> {
+  const rows = new CaseRows('videoSparseAttention', c.name);
+  const { query, key } = tokenShapes(c);
+  const inputs = await attentionTensors(c, context);
+  const gate = () => randomTokens(context, query, c.dtype, 1, c.padding);
+  const gates: Gates = {
+    coarse: c.coarse === 'gate' ? await gate() : undefined,
+    fine: c.fineGate ? await gate() : undefined,
+  };
+  const wantedLists = await listsFor(c, context, inputs, rows);
+  const { output, saved, grads } = run(c, context, inputs, gates, wantedLists);
+  context.ownAll(output, saved, grads.q, grads.k, grads.v, grads.coarseGate, grads.fineGate);
+  const { tiles } = layoutOf(query.grid);
+  rows.lists('lists', await saved.lists.toArrays(), wantedLists, [c.batch, c.heads, tiles]);
+
+  const oracleInputs: VsaInputs = {
+    ...{ batch: c.batch, heads: c.heads, kvHeads: c.kvHeads, headDim: c.headDim, grid: query.grid, keyGrid: key.grid },
+    ...{ q: inputs.q.values, k: inputs.k.values, v: inputs.v.values, choice: { lists: wantedLists } },
+    coarse: gates.coarse === undefined ? (c.coarse === 'add' ? 'add' : 'skip') : { gate: gates.coarse.values },
+    ...(gates.fine !== undefined && { fine: { gate: gates.fine.values } }),
+    ...(c.scale !== undefined && { scale: c.scale }),
+  };
+  const { reference, own } = twice(ownPrecision(c.dtype), (precision) => {
+    const forward = vsaForward({ ...oracleInputs, precision });
+    const { q, k, v, coarseGate, fineGate } = vsaBackward(
+      { ...oracleInputs, precision },
+      forward,
+      inputs.dOutput.values,
+    );
+    return {
+      output: forward.output,
+      lse: forward.lse,
+      dq: q,
+      dk: k,
+      dv: v,
+      dcoarseGate: coarseGate,
+      dfineGate: fineGate,
+    };
+  });
+
+  const attended = c.coarse !== 'skip' || wantedLists.some((list) => list.length > 0);
+  const terms = attended ? gradientTerms(c, inputs) : { dq: 0, dk: 0 };
+  const compare = async (name: Exclude<keyof typeof reference, 'lse'>, tensor: typeof output | undefined, size = 0) => {
+    const [exact, same] = [reference[name], own[name]];
+    if (exact === undefined || same === undefined) {
+      if (tensor !== undefined) rows.fail(name, 'got a gradient of what was not given');
+    } else if (tensor === undefined) {
+      rows.fail(name, 'got no gradient, wanted one');
+    } else {
+      const shape = name === 'dk' || name === 'dv' ? key : query;
+      compareTokens(rows, name, await readTokens(tensor, shape), {
+        c,
+        shape,
+        reference: exact,
+        own: same,
+        terms: size,
+      });
+    }
+  };
+  await compare('output', output);
+  compareLse(rows, await readTokens(saved.lse, query, 'lse'), query, reference.lse);
+  await compare('dq', grads.q, terms.dq);
+  await compare('dk', grads.k, terms.dk);
+  await compare('dv', grads.v);
+  await compare('dcoarseGate', grads.coarseGate);
+  await compare('dfineGate', grads.fineGate);
+  return rows.rows;
+}
+
+function run(c: VsaCase, context: CaseContext, inputs: AttentionTensors, gates: Gates, lists: readonly number[][]) {
+  const { batch, heads, order, grid, keyGrid } = c;
+  const { query, key } = tokenShapes(c);
+  const dims = { batch, heads, queryTiles: layoutOf(query.grid).tiles, keyTiles: layoutOf(key.grid).tiles };
+  return tidy(() => {
+    const forward = videoSparseAttention.forward({
+      ...{ q: inputs.q.tensor, k: inputs.k.tensor, v: inputs.v.tensor, grid: new TileGrid(grid), order },
+      ...(keyGrid !== undefined && { keyGrid: new TileGrid(keyGrid) }),
+      ...('lists' in c.choice ? { lists: TileLists.from(lists, dims, { device: context.device }) } : c.choice),
+      ...(c.coarse === 'add' && { coarse: 'add' as const }),
+      ...(gates.coarse !== undefined && { coarse: { gate: gates.coarse.tensor } }),
+      ...(gates.fine !== undefined && { fine: { gate: gates.fine.tensor } }),
+      ...(c.scale !== undefined && { scale: c.scale }),
+    });
+    return { ...forward, grads: videoSparseAttention.backward(forward.saved, { output: inputs.dOutput.tensor }) };
+  });
+}
+
+/**
+ * The lists of a case. Selected ones are those that a plain sort makes of the float32 scores that the selection
+ * ranks, which are themselves compared with the oracle's.
+ */
+async function listsFor(
+  c: VsaCase,
+  context: CaseContext,
+  { q, k }: AttentionTensors,
+  rows: CaseRows,
+): Promise<number[][]> {
+  const { query, key } = tokenShapes(c);
+  const { batch, heads, order } = c;
+  const [queryTiles, keyTiles] = [layoutOf(query.grid).tiles, layoutOf(key.grid).tiles];
+  const { choice } = c;
+  if ('lists' in choice) return makeLists(choice.lists, { batch, heads, queryTiles, keyTiles }, context.integers());
+  const scores = tidy(() => {
+    const [grid, keyGrid] = [new TileGrid(query.grid), new TileGrid(key.grid)];
+    const pooled = {
+      q: tilePooling.forward({ x: q.tensor, grid, order }).output,
+      k: tilePooling.forward({ x: k.tensor, grid: keyGrid, order }).output,
+    };
+    const options = { ...pooled, ...choice, grid, keyGrid, ...(c.scale !== undefined && { scale: c.scale }) };
+    return tileSelection.forward({ ...options, returnScores: true }).scores!;
+  });
+  const ranked = await valuesOf(context.own(scores));
+  const { reference, own } = twice(FLOAT32, (precision) => {
+    const pooledQ = poolForward(q.values, query.grid, query, precision);
+    const pooledK = poolForward(k.values, key.grid, key, precision);
+    return tileScores(pooledQ, pooledK, { ...c, queryTiles, keyTiles }, scaleOf(c), precision);
+  });
+  rows.compare('scores', {
+    ...{ got: ranked, reference, samePrecision: own },
+    ...{ format: 'float32', shape: [batch, heads, queryTiles, keyTiles] },
+  });
+  return selectTiles(ranked, { batch, heads, grid: query.grid, keyGrid: key.grid, ...choice });
+}

@@ -1,0 +1,131 @@
+#!/usr/bin/env node
+/** `vsa`: what can be done from a shell. */
+
+import { Command, CommanderError, InvalidArgumentError, Option } from 'commander';
+import type { DemoOptions } from '../demo/options.js';
+import { version } from '../version.js';
+import type { CheckCommandOptions } from './check.js';
+import { EXIT, reportError } from './report.js';
+
+const EXIT_CODES = `
+Exit codes: 0 done; 1 something failed (a check that does not hold, a file, a device); 2 wrong usage.`;
+
+function wholeNumber(text: string): number {
+  if (!/^\d{1,15}$/.test(text)) throw new InvalidArgumentError('It takes a whole number.');
+  return Number(text);
+}
+
+/** Adds a command whose action's errors become sentences and exit codes. Actions load what they need themselves. */
+function command(
+  program: Command,
+  name: string,
+  summary: string,
+  options: readonly Option[],
+  examples: string,
+  action: (options: never) => Promise<number>,
+): void {
+  const one = program.command(name).summary(summary).description(summary).allowExcessArguments(false);
+  for (const option of [...options, new Option('--json', 'print one JSON object on stdout').default(false)]) {
+    one.addOption(option);
+  }
+  one.addHelpText('after', `\nExamples:\n${examples}\n${EXIT_CODES}`);
+  one.action(async (given: { json: boolean }) => {
+    try {
+      process.exitCode = await action(given as never);
+    } catch (error) {
+      process.exitCode = reportError(error, given.json);
+    }
+  });
+}
+
+const deviceOption = new Option('--device <name>', "'cpu', 'cuda' or 'cuda:N' (default: the best there is)");
+
+function build(): Command {
+  const program = new Command('vsa')
+    .description('Video Sparse Attention for Node: look at what is here, check its numbers, see it work.')
+    .version(version)
+    .showHelpAfterError("(see 'vsa --help')")
+    .exitOverride()
+    .addHelpText(
+      'after',
+      `\nExamples:\n  vsa info\n  vsa check --device cpu\n  vsa demo --video clip.mp4\n${EXIT_CODES}`,
+    );
+
+  command(
+    program,
+    'info',
+    'devices, versions, and which backend serves what, or why not',
+    [],
+    '  vsa info\n  vsa info --json | jq .cuda',
+    async (options: { json: boolean }) => {
+      const { runInfo } = await import('./info.js');
+      runInfo(options);
+      return EXIT.ok;
+    },
+  );
+
+  command(
+    program,
+    'check',
+    'numerics of every operation and gradient against a float64 oracle',
+    [
+      deviceOption,
+      new Option('--seed <n>', 'seed of the inputs').argParser(wholeNumber).default(1),
+      new Option('--only <operation...>', 'only these operations'),
+      new Option('--all', 'every row, instead of the worst of each tensor and all that failed'),
+    ],
+    '  vsa check --device cpu\n  vsa check --only coarseAttention tileSelection --json',
+    async (options: CheckCommandOptions) => {
+      const { runCheckCommand } = await import('./check.js');
+      return runCheckCommand(options);
+    },
+  );
+
+  command(
+    program,
+    'demo',
+    'runs VSA and dense attention on a video and writes a report to look at',
+    [
+      new Option('--video <file>', 'a video that ffmpeg can read (default: a built-in synthetic clip)'),
+      new Option('--tokens <file>', 'patch tokens that --export-tokens wrote, where there is no ffmpeg'),
+      deviceOption,
+      new Option('--grid <TxYxX>', 'token grid; partial tiles are fine'),
+      new Option('--full', 'the grid of an 81-frame 832x480 clip, 21x30x52 (minutes on a CPU)'),
+      new Option('--sparsity <x>', 'share of key tiles left out, 0 to 1'),
+      new Option('--heads <n>', 'attention heads'),
+      new Option('--head-dim <n>', '64, 96 or 128'),
+      new Option('--dtype <name>', "'float32', 'bfloat16' or 'float16'"),
+      new Option('--seed <n>', 'seed of the projections'),
+      new Option('--out <file>', 'the report (default: vsa-demo.html)'),
+      new Option('--export-tokens <file>', 'also write the patch tokens as safetensors, uint8'),
+    ],
+    '  vsa demo\n' +
+      '  vsa demo --video clip.mp4 --sparsity 0.95\n' +
+      '  vsa demo --video clip.mp4 --full --export-tokens clip.safetensors\n' +
+      '  vsa demo --tokens clip.safetensors --device cuda',
+    async (options: DemoOptions) => {
+      const { runDemo } = await import('../demo/run.js');
+      const { stdout, stderr } = process;
+      await runDemo(options, { stdout, stderr, isTTY: stderr.isTTY });
+      return EXIT.ok;
+    },
+  );
+  return program;
+}
+
+async function main(): Promise<void> {
+  // A reader that has seen enough (`vsa check | head`) is no failure.
+  process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+    if (error.code === 'EPIPE') process.exit(EXIT.ok);
+    throw error;
+  });
+  try {
+    await build().parseAsync(process.argv);
+  } catch (error) {
+    if (!(error instanceof CommanderError)) throw error;
+    // Commander has printed it. Asking for help or the version is no error.
+    process.exitCode = error.exitCode === 0 ? EXIT.ok : EXIT.usage;
+  }
+}
+
+void main();

@@ -1,0 +1,185 @@
+import fc from 'fast-check';
+import { checkSelection, type SelectionCase } from '../../lib/check/selection.js';
+import { valuesOf } from '../../lib/check/values.js';
+import { type PrefixMode, Tensor, TileGrid, tidy, tileSelection } from '../../lib/index.js';
+import { type OracleGrid, selectTiles } from '../../lib/oracle/index.js';
+import { expectCase, grids, heads, holds, useGuardedMemory } from './support.js';
+
+useGuardedMemory();
+
+const cases: fc.Arbitrary<SelectionCase> = fc
+  .record({
+    counts: heads,
+    headDim: fc.constantFrom(64, 96, 128),
+    grid: grids(120),
+    keyGrid: fc.option(grids(120), { nil: undefined }),
+    share: fc.double({ min: 0, max: 1, noNaN: true }),
+    prefix: fc.constantFrom(undefined, 'exempt' as const, 'compete' as const),
+    includeSelf: fc.boolean(),
+    scale: fc.option(fc.constantFrom(0.3, 0, -1), { nil: undefined }),
+    ties: fc.boolean(),
+  })
+  .map(({ counts, headDim, grid, keyGrid, share, prefix, includeSelf, scale, ties }) => {
+    const { tokens, tile } = keyGrid ?? grid;
+    const N = tokens.reduce((count, extent, dim) => count * Math.ceil(extent / tile[dim]!), 1);
+    return {
+      ...{ name: 'random', ...counts, headDim, grid, std: 1, ties, topK: Math.max(1, Math.round(share * N)) },
+      ...(keyGrid === undefined ? { includeSelf } : { keyGrid }),
+      ...(prefix !== undefined && { prefix }),
+      ...(scale !== undefined && { scale }),
+    };
+  });
+
+test('the K largest scores of any grids, heads and K', async () => {
+  await holds(60, cases, (c) => expectCase(checkSelection, c));
+});
+
+test.each([4, 16])('scores of inputs x%i', async (std) => {
+  const grid: OracleGrid = { tokens: [12, 13, 33], tile: [4, 4, 4], prefix: 65 };
+  await expectCase(checkSelection, {
+    name: 'large',
+    batch: 1,
+    heads: 4,
+    kvHeads: 2,
+    headDim: 128,
+    grid,
+    topK: 20,
+    std,
+  });
+});
+
+/** Powers of two, so that scores come out to the bit. Negative, so that products of +0 give -0. */
+const SCALE = -(2 ** -30);
+const SUBNORMAL = 2 ** -149;
+/** Scores that are hard to rank: NaN, infinities, zeros of both signs, subnormals, neighbours. */
+const HARD = [
+  NaN,
+  Infinity,
+  -Infinity,
+  0,
+  -0,
+  SUBNORMAL,
+  -SUBNORMAL,
+  2 ** -127,
+  1,
+  1 + 2 ** -23,
+  1 - 2 ** -24,
+  -1,
+  3e38,
+];
+
+/** The one channel of a key that makes a score of exactly `score` against a query of 1 in that channel, 0 elsewhere. */
+function keyFor(score: number): number {
+  if (score === 0) return Object.is(score, -0) ? SUBNORMAL : -SUBNORMAL; // underflows, and keeps the sign
+  return Math.abs(score) > 1e30 ? score * -(2 ** 30) : score / SCALE;
+}
+
+interface Ranking {
+  /** Of every query tile against these key tiles, prefix tiles first. */
+  readonly scores: readonly number[];
+  readonly prefixTiles: number;
+  readonly topK: number;
+  readonly prefix: PrefixMode;
+  readonly includeSelf: boolean;
+}
+
+/** Selects among the scores on a 1-D grid, and compares with a plain sort. */
+async function expectRanking({ scores, prefixTiles, topK, prefix, includeSelf }: Ranking): Promise<void> {
+  const grid: OracleGrid = { tokens: [1, 1, scores.length - prefixTiles], tile: [64, 1, 1], prefix: 64 * prefixTiles };
+  const tiles = scores.length;
+  const { lists, ranked } = tidy(() => {
+    const q = new Float32Array(tiles * 64).map((_, i) => (i % 64 === 0 ? 1 : 0));
+    const k = new Float32Array(tiles * 64);
+    scores.forEach((score, j) => (k[j * 64] = keyFor(score)));
+    const result = tileSelection.forward({
+      ...{ q: Tensor.from(q, [1, tiles, 1, 64]), k: Tensor.from(k, [1, tiles, 1, 64]), grid: new TileGrid(grid) },
+      ...{ topK, prefix, includeSelf, scale: SCALE, returnScores: true },
+    });
+    return { lists: result.lists, ranked: result.scores! };
+  });
+  const got = await valuesOf(ranked);
+  // The scores are those asked for, to the bit and the sign of zero (3e38 times 2^30 is infinite).
+  const wanted = scores.map((score) => (Math.abs(score) === 3e38 ? Infinity : Math.fround(score)));
+  for (let i = 0; i < tiles; i++) expect([...got.subarray(i * tiles, (i + 1) * tiles)]).toEqual(wanted);
+  const options = { batch: 1, heads: 1, grid, topK, prefix, includeSelf };
+  expect(await lists.toArrays()).toEqual(selectTiles(got, options));
+  lists.dispose();
+  ranked.dispose();
+}
+
+const rankings: fc.Arbitrary<Ranking> = fc
+  .record({
+    scores: fc.oneof(
+      fc.array(fc.constantFrom(...HARD), { minLength: 1, maxLength: 40 }),
+      fc.array(fc.constantFrom(0, -0), { minLength: 1, maxLength: 70 }),
+      fc.array(fc.constantFrom(NaN, -Infinity), { minLength: 1, maxLength: 20 }),
+      fc.array(fc.float({ noDefaultInfinity: true, noNaN: true, min: -1000, max: 1000 }), {
+        minLength: 1,
+        maxLength: 40,
+      }),
+    ),
+    prefixShare: fc.constantFrom(0, 0, 0.3, 0.9),
+    topShare: fc.double({ min: 0, max: 1, noNaN: true }),
+    prefix: fc.constantFrom('exempt' as const, 'compete' as const),
+    includeSelf: fc.boolean(),
+  })
+  .map(({ scores, prefixShare, topShare, prefix, includeSelf }) => {
+    const prefixTiles = Math.min(Math.floor(prefixShare * scores.length), scores.length - 1);
+    const topK = Math.max(1, Math.round(topShare * (scores.length - prefixTiles)));
+    return { scores, prefixTiles, topK, prefix, includeSelf };
+  });
+
+test('adversarial ties: as a plain sort has it', async () => {
+  await holds(150, rankings, expectRanking);
+});
+
+/** A ranking without prefix and forced tiles, and the first list of it. */
+async function first(scores: readonly number[], topK: number): Promise<number[]> {
+  await expectRanking({ scores, prefixTiles: 0, topK, prefix: 'exempt', includeSelf: false });
+  const tiles = scores.length;
+  const lists = tidy(() => {
+    const q = Tensor.from(
+      new Float32Array(tiles * 64).map((_, i) => (i % 64 === 0 ? 1 : 0)),
+      [1, tiles, 1, 64],
+    );
+    const k = new Float32Array(tiles * 64);
+    scores.forEach((score, j) => (k[j * 64] = keyFor(score)));
+    const grid = new TileGrid({ tokens: [1, 1, tiles], tile: [64, 1, 1] });
+    return tileSelection.forward({ q, k: Tensor.from(k, [1, tiles, 1, 64]), grid, topK, scale: SCALE }).lists;
+  });
+  const [list] = await lists.toArrays();
+  lists.dispose();
+  return list!;
+}
+
+test('by hand: ties to the lowest index, zeros equal, NaN below -inf', async () => {
+  expect(await first([5, 5, 5, 5, 5], 3)).toEqual([0, 1, 2]);
+  expect(await first([0, -0, 0, -0], 2)).toEqual([0, 1]);
+  expect(await first([-0, 0, -0, 0], 2)).toEqual([0, 1]);
+  expect(await first([NaN, -Infinity, NaN, -Infinity], 2)).toEqual([1, 3]);
+  expect(await first([NaN, -Infinity, NaN, -Infinity], 3)).toEqual([0, 1, 3]);
+  expect(await first([NaN, NaN, NaN], 2)).toEqual([0, 1]);
+  expect(await first([-SUBNORMAL, -0, SUBNORMAL, 0], 1)).toEqual([2]);
+  expect(await first([-SUBNORMAL, -0, SUBNORMAL, 0], 3)).toEqual([1, 2, 3]);
+  expect(await first([1, 1 + 2 ** -23, 1 - 2 ** -24, 1], 2)).toEqual([0, 1]);
+  expect(await first([2, 1, 2, 1, 2, 1], 4)).toEqual([0, 1, 2, 4]);
+  expect(await first([-3, -1, -2], 1)).toEqual([1]);
+});
+
+test('NaN in a pooled key or query', async () => {
+  const grid = new TileGrid({ tokens: [4, 8, 16] }); // eight tiles
+  const random = (seed: number) => tidy(() => Tensor.randn([1, 8, 1, 64], { seed }));
+  const [q, k] = [random(1), random(2)];
+  const values = { q: (await q.data()) as Float32Array, k: (await k.data()) as Float32Array };
+  values.q[5 * 64 + 3] = NaN;
+  values.k[2 * 64 + 63] = NaN;
+  q.copyFrom(values.q);
+  k.copyFrom(values.k);
+  const { lists } = tidy(() => tileSelection.forward({ q, k, grid, topK: 7 }));
+  const arrays = await lists.toArrays();
+  arrays.forEach((list, i) => {
+    // Key tile 2 is last everywhere; query tile 5 has nothing but NaN, all equal.
+    expect(list).toEqual(i === 5 ? [0, 1, 2, 3, 4, 5, 6] : [0, 1, 3, 4, 5, 6, 7]);
+  });
+  for (const resource of [lists, q, k]) resource.dispose();
+});
