@@ -1,6 +1,8 @@
 #!/usr/bin/env node
 // Compiles build/Release/vsa.node: cmake-js finds Node-API's headers, CMake does the rest.
 //
+//   node scripts/build-native.mjs [--if-needed]     if needed: unless a compiled or shipped addon loads
+//
 // Environment: VSA_CUDA=AUTO|ON|OFF, VSA_CUDA_ARCHITECTURES=80;90a, CMAKE_BUILD_PARALLEL_LEVEL, and what CMake
 // itself reads (CXX, CXXFLAGS, CUDACXX, ...).
 //
@@ -15,6 +17,7 @@ import { fileURLToPath } from 'node:url';
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
 const work = join(root, 'build', 'cmake');
+const target = join(root, 'build', 'Release', 'vsa.node');
 
 /**
  * The path of a program, or undefined.
@@ -42,6 +45,20 @@ function fail(sentence) {
   process.exit(1);
 }
 
+const require = createRequire(import.meta.url);
+if (process.argv.includes('--if-needed')) {
+  /** @type {unknown} The package has no types. */
+  const load = require('node-gyp-build');
+  try {
+    /** @type {(folder: string) => unknown} */ (load)(root);
+    process.exit(0);
+  } catch (error) {
+    const [reason] = String(error instanceof Error ? error.message : error).split('\n');
+    console.log(`video-sparse-attention: compiling the addon, since none loads here (${reason})`);
+    rmSync(target, { force: true }); // CMake would take it for finished
+  }
+}
+
 const apt = 'on Debian and Ubuntu: apt-get install cmake g++ make';
 if (!onPath('cmake')) fail(`CMake (3.22 or newer) is needed to compile the addon and was not found; ${apt}`);
 if (!process.env['CXX'] && !onPath('c++') && !onPath('g++'))
@@ -64,7 +81,6 @@ if (existsSync(work) && !(existsSync(settingsFile) && readFileSync(settingsFile,
 mkdirSync(work, { recursive: true });
 writeFileSync(settingsFile, settings);
 
-const require = createRequire(import.meta.url);
 const cmakeJs = join(dirname(require.resolve('cmake-js/package.json')), 'bin', 'cmake-js');
 const common = ['--directory', root, '--out', work, '--config', 'Release', '--log-level', 'warn'];
 const jobs = process.env['CMAKE_BUILD_PARALLEL_LEVEL'] || String(availableParallelism());
@@ -81,4 +97,4 @@ function run(args, done) {
 }
 run(['configure'], 'configured');
 run(['build', '--parallel', jobs], 'compiled');
-console.log(`video-sparse-attention: built ${join(root, 'build', 'Release', 'vsa.node')}`);
+console.log(`video-sparse-attention: built ${target}`);

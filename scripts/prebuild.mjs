@@ -6,14 +6,13 @@
 // npm takes a script of this name for the first half of "npm run build" too. That is no loss: both compile into the
 // same folder, so that the second has nothing left to compile.
 import { spawnSync } from 'node:child_process';
-import { copyFileSync, mkdirSync, readFileSync, rmSync } from 'node:fs';
+import { copyFileSync, mkdirSync, rmSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
 const prebuildify = createRequire(import.meta.url).resolve('prebuildify/bin.js');
-const { name } = /** @type {{ name: string }} */ (JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')));
 
 /**
  * @param {string[]} args of node
@@ -34,7 +33,7 @@ copyFileSync(join(root, 'build', 'Release', 'vsa.node'), join(output, 'vsa.node'
 rmSync(join(root, 'prebuilds'), { recursive: true, force: true });
 // --node-gyp true: the program of that name. There is nothing left for node-gyp to do.
 const options = ['--napi', '--strip', '--tag-libc', '--node-gyp', 'true', '--target', process.versions.node];
-node([prebuildify, ...options, '--name', name, '--cwd', work, '--out', root]);
+node([prebuildify, ...options, '--name', 'video-sparse-attention', '--cwd', work, '--out', root]);
 node(['--print', '`prebuild: ${require("node-gyp-build").path()} loads` + (require("node-gyp-build")(), "")'], {
   ...process.env,
   PREBUILDS_ONLY: '1',
