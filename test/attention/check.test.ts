@@ -13,7 +13,7 @@ import {
   videoSparseAttention,
 } from '../../lib/index.js';
 import { expectError } from './misuse.js';
-import { inContext } from './support.js';
+import { expectRows, inContext } from './support.js';
 
 /** Known answers that its authors publish with Philox4x32-10. */
 test('the generator gives the published words', () => {
@@ -76,6 +76,11 @@ test('rows, progress, and nothing left behind', async () => {
   expect(report.rows.map((row) => row.tensor).slice(-2)).toEqual(['output', 'dx']);
   expect(report.seconds).toBeGreaterThan(0);
   expect(memory()).toEqual(before);
+});
+
+test('random numbers and casts are those of their definitions', async () => {
+  const { rows } = await runCheck({ device: 'cpu', only: ['Tensor.randbits', 'Tensor.randn', 'Tensor.cast'] });
+  expectRows(rows);
 });
 
 test('the same seed gives the same rows, whichever other operations run; another seed others', async () => {

@@ -17,8 +17,8 @@ afterEach(() => rmSync(folder, { recursive: true, force: true }));
 
 /** The addon that this checkout runs. */
 function realAddon(): Buffer {
-  const { path } = createRequire(__filename)('node-gyp-build') as { path(root: string): string };
-  return readFileSync(path(ROOT));
+  const build = createRequire(__filename)('node-gyp-build') as { path: (root: string) => string };
+  return readFileSync(build.path(ROOT));
 }
 
 function putAddon(bytes: Buffer | string): void {
