@@ -17,9 +17,11 @@ import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 
 const here = dirname(fileURLToPath(import.meta.url));
-/** @type {unknown} */
-const built = createRequire(import.meta.url)('../dist/index.js');
+const require = createRequire(import.meta.url);
+/** @type {unknown[]} */
+const [built, binding] = [require('../dist/index.js'), require('../dist/binding.js')];
 const vsa = /** @type {typeof import('../lib/index.js')} */ (built);
+const { native } = /** @type {typeof import('../lib/binding.js')} */ (binding);
 
 const { values: options } = parseArgs({
   options: {
@@ -116,23 +118,13 @@ async function measure(grid, heads, dim) {
   return { forward: median(forward), backward: options['forward-only'] ? 0 : median(backward) };
 }
 
-/** The commit of the checkout, marked where files differ from it. */
-function commit() {
-  try {
-    const args = ['describe', '--always', '--abbrev=12', '--dirty', '--exclude=*'];
-    return execFileSync('git', args, { cwd: here, encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] }).trim();
-  } catch {
-    return 'unknown';
-  }
-}
-
 const heads = wholeNumber('heads', options.heads);
 const dim = wholeNumber('dim', options.dim);
 const grid = vsa.TileGrid.parse(options.grid);
 if (options.threads !== undefined) vsa.setCpuThreads(wholeNumber('threads', options.threads));
 const about = {
   date: new Date().toISOString(),
-  commit: commit(),
+  commit: native().build().commit, // baked in: the machine that measures may have no git
   cpu: cpus()[0]?.model.trim() ?? 'unknown',
   threads: vsa.cpuThreads(),
   dtype: floatType(options.dtype),
