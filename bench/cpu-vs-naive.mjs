@@ -18,8 +18,10 @@ import { parseArgs } from 'node:util';
 
 const here = dirname(fileURLToPath(import.meta.url));
 const require = createRequire(import.meta.url);
-/** @type {unknown[]} */
-const [built, binding] = [require('../dist/index.js'), require('../dist/binding.js')];
+/** @type {unknown} */
+const built = require('../dist/index.js');
+/** @type {unknown} */
+const binding = require('../dist/binding.js');
 const vsa = /** @type {typeof import('../lib/index.js')} */ (built);
 const { native } = /** @type {typeof import('../lib/binding.js')} */ (binding);
 
