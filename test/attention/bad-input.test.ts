@@ -13,6 +13,7 @@ import {
   videoSparseAttention,
 } from '../../lib/index.js';
 import { disposed, elsewhere, expectError, type Misuse, NO_TENSORS, testMisuses } from './misuse.js';
+import { useGuardedMemory } from './support.js';
 
 const GRID = new TileGrid({ tokens: [5, 3, 6] });
 const OTHER = new TileGrid({ tokens: [4, 4, 8], prefix: 3 });
@@ -25,6 +26,8 @@ const made: { dispose(): void }[] = [];
 afterEach(() => {
   for (const resource of made.splice(0)) resource.dispose();
 });
+useGuardedMemory();
+
 function own<T extends { dispose(): void }>(resource: T): T {
   made.push(resource);
   return resource;

@@ -13,7 +13,9 @@ import {
   videoSparseAttention,
 } from '../../lib/index.js';
 import { expectError } from './misuse.js';
-import { expectRows, inContext } from './support.js';
+import { expectRows, inContext, useGuardedMemory } from './support.js';
+
+useGuardedMemory();
 
 /** Known answers that its authors publish with Philox4x32-10. */
 test('the generator gives the published words', () => {
@@ -86,11 +88,11 @@ test('random numbers and casts are those of their definitions', async () => {
 test('the same seed gives the same rows, whichever other operations run; another seed others', async () => {
   const rows = async (seed: number, only: string[]) => {
     const report = await runCheck({ device: 'cpu', seed, only });
-    return report.rows.filter((row) => row.op === 'tilePooling');
+    return report.rows.filter((row) => row.op === 'tileSelection');
   };
-  const first = await rows(5, ['tilePooling']);
-  expect(await rows(5, ['tile', 'tilePooling'])).toEqual(first);
-  expect(await rows(6, ['tilePooling'])).not.toEqual(first);
+  const first = await rows(5, ['tileSelection']);
+  expect(await rows(5, ['untile', 'tileSelection'])).toEqual(first);
+  expect(await rows(6, ['tileSelection'])).not.toEqual(first);
 });
 
 describe('what is wrong is found', () => {

@@ -38,8 +38,8 @@ export function testMisuses(
   valid: () => object,
   misuses: () => readonly Misuse[],
 ): void {
-  test('the valid call is valid', () => {
-    call(valid() as never);
+  test.each([undefined, 'auto', 'cpu'])('the valid call is valid, with backend %s', (backend) => {
+    call({ ...valid(), ...(backend !== undefined && { backend }) } as never);
   });
   // Tables are made inside the test: they hold tensors.
   test('every wrong one is an error that says so', () => {

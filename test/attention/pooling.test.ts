@@ -8,11 +8,11 @@ import { cpu, expectCase, formats, grids, heads, holds, useGuardedMemory } from 
 useGuardedMemory();
 
 const cases: fc.Arbitrary<PoolingCase> = fc
-  .record({ format: formats, counts: heads, grid: grids(300), std: fc.constantFrom(1, 4, 16) })
+  .record({ format: formats, counts: heads, grid: grids(120), std: fc.constantFrom(1, 4, 16) })
   .map(({ format, counts, grid, std }) => ({ name: 'random', ...format, ...counts, grid, std }));
 
 test('means and their gradients on any grid', async () => {
-  await holds(40, cases, (c) => expectCase(checkPooling, c));
+  await holds(30, cases, (c) => expectCase(checkPooling, c));
 });
 
 test('a constant has itself as its mean, whatever the number of tokens', async () => {

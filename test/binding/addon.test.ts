@@ -47,7 +47,7 @@ async function failures(): Promise<[Failure, Failure]> {
       }
     };
     console.log(JSON.stringify([failure(), failure()]));`,
-    { cwd: folder, env: { PREBUILDS_ONLY: '' } },
+    { cwd: folder, env: { PREBUILDS_ONLY: '', VIDEO_SPARSE_ATTENTION_PREBUILD: '' } },
   );
   expect(outcome).toMatchObject({ code: 0, signal: null, stderr: '' });
   return JSON.parse(outcome.stdout) as [Failure, Failure];

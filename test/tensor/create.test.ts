@@ -110,6 +110,17 @@ describe('Tensor.from', () => {
     expect([...fromShared.dataSync()]).toEqual([-5, 6]);
   });
 
+  test('a Float16Array is float16, on a Node that has it', () => {
+    const { Float16Array: Float16 } = globalThis as { Float16Array?: new (values: number[]) => Float32Array };
+    expect(Float16 !== undefined).toBe(Number.parseInt(process.versions.node) >= 24);
+    if (Float16 === undefined) return;
+    using half = Tensor.from(new Float16([1, -2.5, 65504]));
+    using wide = Tensor.from(new Float16([1, -2.5, 65504]), [3], { dtype: 'int32' });
+    using copied = Tensor.zeros([3]).copyFrom(new Float16([1, -2.5, 65504]));
+    expect([half.dtype, ...half.dataSync()]).toEqual(['float16', 0x3c00, 0xc100, 0x7bff]);
+    expect([...wide.dataSync(), ...copied.dataSync()]).toEqual([1, -2, 65504, 1, -2.5, 65504]);
+  });
+
   test('a frozen list of whole numbers keeps 32 bits', () => {
     using tensor = Tensor.from(Object.freeze([2 ** 31 - 1, 16777217, -16777217]), undefined, { dtype: 'int32' });
     expect([...tensor.dataSync()]).toEqual([2 ** 31 - 1, 16777217, -16777217]);
