@@ -21,11 +21,11 @@ TileGrid Args::grid(const char* name) const {
 }
 
 TileLists Args::lists(const char* name, int64_t heads, int64_t rows, int64_t columns) {
-  if (!has(name)) return {nullptr, nullptr, rows, columns};
+  if (!has(name)) return {nullptr, nullptr, rows, columns, 0};
   Args inner(get(name).As<Napi::Object>());
   const int64_t count = inner.integer("count");
   const TileLists lists{static_cast<const int32_t*>(inner.in("offsets", (heads * rows + 1) * 4)),
-                        static_cast<const int32_t*>(inner.in("indices", count * 4)), rows, columns};
+                        static_cast<const int32_t*>(inner.in("indices", count * 4)), rows, columns, count};
   inputs_.insert(inputs_.end(), inner.inputs_.begin(), inner.inputs_.end());
   return lists;
 }

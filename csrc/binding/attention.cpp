@@ -98,7 +98,7 @@ Napi::Value transpose_lists(const Napi::CallbackInfo& info) {
   p.lists = a.lists("lists", p.B * p.H, a.integer("rows"), a.integer("columns"));
   VSA_CHECK(p.lists.offsets != nullptr, "full lists have no transpose to build");
   p.offsets = static_cast<int32_t*>(a.out("offsets", (p.B * p.H * p.lists.columns + 1) * 4));
-  p.indices = static_cast<int32_t*>(a.out("indices", a.integer("count") * 4));
+  p.indices = static_cast<int32_t*>(a.out("indices", p.lists.count * 4));
   return a.launch(p);
 }
 

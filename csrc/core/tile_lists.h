@@ -9,9 +9,10 @@ namespace vsa {
 // The transpose has the same shape with key tiles as rows and ascending query tiles as columns.
 struct TileLists {
   const int32_t* offsets;  // [B * H * rows + 1], or null: full lists
-  const int32_t* indices;  // [offsets[B * H * rows]]
+  const int32_t* indices;  // [count]
   int64_t rows;            // tiles a head has on the row side
   int64_t columns;         // tiles on the column side
+  int64_t count;           // entries that indices has room for; offsets are memory anyone may overwrite
 };
 
 }  // namespace vsa

@@ -13,7 +13,8 @@ TileGrid sequence(int64_t length) {
 }
 
 TileLists full_lists(const TileGrid& rows, const TileGrid& columns) {
-  return {.offsets = nullptr, .indices = nullptr, .rows = rows.total_tiles(), .columns = columns.total_tiles()};
+  return {
+      .offsets = nullptr, .indices = nullptr, .rows = rows.total_tiles(), .columns = columns.total_tiles(), .count = 0};
 }
 
 }  // namespace

@@ -20,7 +20,7 @@ struct ListRow {
   ListRow(const TileLists& lists, int64_t row) : count(lists.columns), columns(lists.columns) {
     if (lists.offsets == nullptr) return;
     const int64_t begin = lists.offsets[row], end = lists.offsets[row + 1];
-    VSA_CHECK(begin >= 0 && begin <= end, "offsets of lists must ascend");
+    VSA_CHECK(begin >= 0 && begin <= end && end <= lists.count, "offsets of lists must ascend within the entries");
     indices = lists.indices + begin;
     count = end - begin;
   }
