@@ -5,7 +5,7 @@
  * Unlike the code it judges it knows nothing of tiles.
  */
 import { requireHeads, requireLength } from './checks.js';
-import { EXACT, type Precision, dotOf, sumOf } from './precision.js';
+import { EXACT, type Precision, sumOf } from './precision.js';
 import { roundArray, roundTo } from './rounding.js';
 import { type RowProducts, rowProductsOf } from './rows.js';
 
@@ -153,7 +153,6 @@ function backwardHead(
   dV: Float64Array,
 ): void {
   const { queries, keys, headDim, q, k, v, precision, products } = head;
-  const dot = dotOf(precision);
   const allowed = new Int32Array(keys);
   const P = new Float64Array(keys);
   const dP = new Float64Array(keys);
@@ -161,7 +160,7 @@ function backwardHead(
   for (let i = 0; i < queries; i++) {
     const at = i * headDim;
     const count = allowedKeys(head, i, allowed);
-    const delta = dot(dO, at, O, at, headDim);
+    const delta = rowDelta(dO, O, at, headDim, precision);
     scoreRow(head, i, allowed, count, P);
     expRow(P, count, lse[i] === -Infinity ? 0 : lse[i]!, precision);
 
@@ -174,6 +173,17 @@ function backwardHead(
     products.weightedSum(dS, k, allowed, count, headDim, dQ, at);
     products.addOuter(dS, q, at, dK, allowed, count, headDim);
   }
+}
+
+/**
+ * rowsum(dO * O), summed from the last element to the first. dP goes from the first to the last: implementations sum the
+ * two in different orders, and where a query has a single key dP - delta is what that difference leaves.
+ */
+function rowDelta(dO: Float64Array, O: Float64Array, at: number, n: number, precision: Precision): number {
+  const round = precision.accumulate === 'float32' ? Math.fround : (x: number) => x;
+  let sum = 0;
+  for (let d = at + n - 1; d >= at; d--) sum = round(sum + dO[d]! * O[d]!);
+  return sum;
 }
 
 /** Fills `allowed` with the keys that query i attends to and returns their number. */
