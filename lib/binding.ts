@@ -6,12 +6,22 @@ import { isPromise } from 'node:util/types';
 import { type ErrorCode, OutOfMemoryError, VsaError } from './errors.js';
 
 /** The addon's interface this file describes; csrc/binding/addon.cpp has the same number. */
-const INTERFACE = 2;
+const INTERFACE = 3;
 
 declare const handleBrand: unique symbol;
 /** One share of a device memory. Given back by `release`; the collector does it as a last resort. */
 export interface Handle {
   readonly [handleBrand]: true;
+}
+
+/** Work that was recorded. Given back by `releaseGraph`, or by the collector. */
+export interface NativeGraph {
+  readonly [handleBrand]: 'graph';
+}
+
+/** A point in the time of a device's queue. */
+export interface NativeMark {
+  readonly [handleBrand]: 'mark';
 }
 
 /** `[T, Y, X, ct, cy, cx, prefix]` */
@@ -39,21 +49,52 @@ interface Tokens {
   order: number;
 }
 
-/** Every operation puts its work on the device's queue and returns at once. Outputs are made by the caller. */
+/**
+ * Every operation puts its work on the queue of the device that its memory is on, and returns at once. Outputs are made
+ * by the caller. Devices are numbers: -1 is the CPU, 0 and up are GPUs.
+ */
 export interface Native {
   interface: number;
 
-  alloc(bytes: number): Handle;
+  alloc(bytes: number, device: number): Handle;
   retain(handle: Handle): Handle;
   release(handle: Handle): void;
   /** Copies the source before it returns. `fresh`: nothing is queued on this memory yet, so write at once. */
   write(handle: Handle, offset: number, bytes: number, source: Uint8Array, fresh: boolean): void;
   read(handle: Handle, offset: number, bytes: number): Promise<ArrayBuffer>;
   readSync(handle: Handle, offset: number, bytes: number): ArrayBuffer;
-  synchronize(): Promise<undefined>;
+  /** Copies all of a memory to one on another device; one of the two is the CPU. */
+  transfer(from: Handle, to: Handle, bytes: number): void;
+  synchronize(device: number): Promise<undefined>;
   memory(): { numTensors: number; numBytes: number };
   /** For tests: NaN-filled, guarded memory from now on. Returns the guard zones found damaged so far. */
   debugMemory(on: boolean): number;
+
+  /** A point in the time of a device's queue. */
+  mark(device: number): NativeMark;
+  /** Milliseconds between two marks of one device that its queue has passed. */
+  elapsed(from: NativeMark, to: NativeMark): number;
+  /** From here on every operation on a device is timed. */
+  beginTrace(device: number): void;
+  /** Waits for the device: every operation since, from the end of the one before it. */
+  endTrace(device: number): { name: string; ms: number }[];
+  /** Queues work that leaves nothing useful in the device's last-level cache; false if it can't. */
+  flushCache(device: number): boolean;
+  /** What a GPU's sensors say, null where they can't be read. */
+  sensors(device: number): { smMhz: number | null; watts: number | null; celsius: number | null };
+
+  /** Whether this thread is recording on a device. */
+  capturing(device: number): boolean;
+  beginCapture(device: number): void;
+  endCapture(device: number, keep: boolean): NativeGraph | undefined;
+  replay(graph: NativeGraph): void;
+  releaseGraph(graph: NativeGraph): void;
+  /** Memory of another owner on a GPU. */
+  borrow(address: bigint, bytes: number, device: number): Handle;
+  address(handle: Handle): bigint;
+  deviceMemory(device: number): { freeBytes: number; totalBytes: number; heldBytes: number };
+  /** For tests: runs a kernel that faults, after which the GPU's context is lost. */
+  fault(device: number): void;
 
   fill(p: { dtype: number; count: number; value: number; output: Handle }): void;
   cast(p: { from: number; to: number; count: number; x: Handle; output: Handle }): void;

@@ -12,6 +12,10 @@ export type ErrorCode =
   | 'ERR_DTYPE'
   /** Tensors on different devices, or a device that is not there. */
   | 'ERR_DEVICE'
+  /** A fault on the GPU ended its context: everything on it is gone, and only a new process can use it again. */
+  | 'ERR_DEVICE_LOST'
+  /** Not possible while a graph is recorded, or before it has run. */
+  | 'ERR_CAPTURE'
   | 'ERR_DISPOSED'
   | 'ERR_GRID'
   | 'ERR_HEAD_DIM'

@@ -9,14 +9,22 @@ export {
   cpuThreads,
   Device,
   device,
+  type DeviceMemory,
   type DeviceString,
   type DeviceType,
   memory,
   setCpuThreads,
 } from './device/device.js';
+export { Graph } from './device/graph.js';
 export type { DType, TypedArray } from './tensor/dtype.js';
 export { keep, tidy } from './tensor/scope.js';
-export { type NormalOptions, type RandomOptions, Tensor, type TensorOptions } from './tensor/tensor.js';
+export {
+  type DevicePointer,
+  type NormalOptions,
+  type RandomOptions,
+  Tensor,
+  type TensorOptions,
+} from './tensor/tensor.js';
 export { type Backend, type BackendSupport, backends } from './attention/backends.js';
 export { type Order, TileGrid, type TileGridOptions, type Triple } from './attention/grid.js';
 export { type ListsOptions, type ListsShape, TileLists } from './attention/lists.js';

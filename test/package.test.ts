@@ -19,7 +19,17 @@ const manifest = JSON.parse(readFileSync(join(ROOT, 'package.json'), 'utf8')) as
 
 /** Every value the package exports; types leave no trace. */
 const NAMES = [
-  ...['Device', 'OutOfMemoryError', 'Tensor', 'TileGrid', 'TileLists', 'VsaError', 'VsaRangeError', 'VsaTypeError'],
+  ...[
+    'Device',
+    'Graph',
+    'OutOfMemoryError',
+    'Tensor',
+    'TileGrid',
+    'TileLists',
+    'VsaError',
+    'VsaRangeError',
+    'VsaTypeError',
+  ],
   ...['blockSparseAttention', 'coarseAttention', 'denseAttention', 'gatedCombination', 'tilePooling', 'tileSelection'],
   ...['tile', 'untile', 'videoSparseAttention', 'annealedSparsity', 'topK'],
   ...['cpuThreads', 'device', 'keep', 'memory', 'setCpuThreads', 'tidy'],

@@ -8,13 +8,14 @@
 namespace {
 
 // Counts the changes of the interface between lib/binding.ts and this addon; both must have the same.
-constexpr int kInterface = 2;
+constexpr int kInterface = 3;
 
 Napi::Object init(Napi::Env env, Napi::Object exports) {
   vsa::binding::guarded(env, [&]() -> napi_value {
     env.SetInstanceData(new vsa::binding::Environment(env));
     exports.Set("interface", kInterface);
     vsa::binding::export_handles(env, exports);
+    vsa::binding::export_device(env, exports);
     vsa::binding::export_elementwise(env, exports);
     vsa::binding::export_attention(env, exports);
     vsa::binding::export_info(env, exports);

@@ -1,5 +1,7 @@
 #include "binding/args.h"
 
+#include <string>
+
 namespace vsa::binding {
 
 TileGrid Args::grid(const char* name) const {
@@ -26,7 +28,7 @@ TileLists Args::lists(const char* name, int64_t heads, int64_t rows, int64_t col
   const int64_t count = inner.integer("count");
   const TileLists lists{static_cast<const int32_t*>(inner.in("offsets", (heads * rows + 1) * 4)),
                         static_cast<const int32_t*>(inner.in("indices", count * 4)), rows, columns, count};
-  inputs_.insert(inputs_.end(), inner.inputs_.begin(), inner.inputs_.end());
+  for (auto& storage : inner.inputs_) hold(std::move(storage), name, inputs_);
   return lists;
 }
 
@@ -36,8 +38,17 @@ void* Args::touch(const char* name, int64_t bytes, Held& held) {
     throw Error("ERR_INTERNAL", std::string(name) + ": got memory of " + std::to_string(storage->bytes()) +
                                     " bytes, wanted " + std::to_string(bytes));
   }
-  held.push_back(storage);
+  hold(storage, name, held);
   return storage->data();
+}
+
+void Args::hold(std::shared_ptr<Storage> storage, const char* name, Held& held) {
+  const bool first = inputs_.empty() && outputs_.empty();
+  if (!first && storage->device() != device_) {
+    throw Error("ERR_INTERNAL", std::string(name) + ": got memory of another device than the operation's");
+  }
+  device_ = storage->device();
+  held.push_back(std::move(storage));
 }
 
 }  // namespace vsa::binding

@@ -3,9 +3,9 @@
 #include <napi.h>
 
 #include <array>
-#include <exception>
 #include <memory>
-#include <vector>
+#include <string>
+#include <utility>
 
 #include "binding/handle.h"
 #include "core/dtype.h"
@@ -13,14 +13,13 @@
 #include "core/storage.h"
 #include "core/tile_grid.h"
 #include "core/tile_lists.h"
-#include "cpu/ops.h"
-#include "cpu/stream.h"
+#include "ops/device.h"
 
 namespace vsa::binding {
 
 // Reads one operation's arguments from the object that JavaScript gave, by the names of the params struct's fields,
-// checks that every memory is as large as the operation will touch, keeps it alive, and puts the operation on the
-// device's queue. TypeScript has validated everything; this guards memory only.
+// checks that every memory is as large as the operation will touch and all of one device, keeps it alive, and puts the
+// operation on the device's queue. TypeScript has validated everything; this guards memory only.
 class Args {
 public:
   explicit Args(Napi::Object object) : object_(object) {}
@@ -67,37 +66,31 @@ public:
   // { offsets, indices, count }, or full lists if absent; `count` indices.
   TileLists lists(const char* name, int64_t heads, int64_t rows, int64_t columns);
 
-  // Puts the operation on the queue. A failure there is told to whoever reads an output.
-  template <typename Params>
-  Napi::Value launch(const Params& params) {
-    cpu::enqueue([params, inputs = std::move(inputs_), outputs = std::move(outputs_)] {
-      std::exception_ptr failure;
-      for (const auto& input : inputs) {
-        if (failure == nullptr) failure = input->failure();
-      }
-      try {
-        if (failure == nullptr) cpu::run(params);
-      } catch (...) {
-        failure = std::current_exception();
-      }
-      if (failure == nullptr) return;
-      for (const auto& output : outputs) output->fail(failure);
-    });
+  // Puts the operation on the queue of the device that its memory is on. A failure there is told to whoever reads an
+  // output.
+  Napi::Value launch(const Operation& operation) {
+    Device& device = Device::at(device_);
+    for (const auto& input : inputs_) {
+      if (!input->awaits_replay() || device.capturing()) continue;
+      throw Error("ERR_CAPTURE", std::string(name_of(operation)) +
+                                     ": got a tensor of a graph that has not run yet, wanted replay() first");
+    }
+    device.launch({operation, std::move(inputs_), std::move(outputs_)});
     return object_.Env().Undefined();
   }
 
 private:
-  using Held = std::vector<std::shared_ptr<Storage>>;
-
   Napi::Value get(const char* name) const { return object_.Get(name); }
   bool has(const char* name) const {
     const Napi::Value value = get(name);
     return !value.IsUndefined() && !value.IsNull();
   }
   void* touch(const char* name, int64_t bytes, Held& held);
+  void hold(std::shared_ptr<Storage> storage, const char* name, Held& held);
 
   Napi::Object object_;
   Held inputs_, outputs_;
+  int device_ = kCpu;  // of the memory touched first
 };
 
 }  // namespace vsa::binding

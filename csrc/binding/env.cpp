@@ -1,9 +1,9 @@
 #include "binding/env.h"
 
+#include <cstring>
 #include <utility>
 
 #include "binding/throw.h"
-#include "cpu/stream.h"
 
 namespace vsa::binding {
 
@@ -33,21 +33,23 @@ Environment::Environment(Napi::Env env) {
       held);
 }
 
-Napi::Promise Environment::when_done(Napi::Value value, std::function<std::exception_ptr()> work) {
+Napi::Promise Environment::promise(Napi::Value value, void* target, const std::function<void(Completion)>& start) {
   const Napi::Env env = value.Env();
   const uint64_t id = next_id_++;
   Pending pending{Napi::Promise::Deferred::New(env), {}};
   if (value.IsObject()) pending.value = Napi::Persistent(value.As<Napi::Object>());
   const Napi::Promise promise = pending.deferred.Promise();
-  // What fails before this is thrown, what fails after it rejects: the queue has the work, or there is no promise.
-  cpu::enqueue_unbounded([mailbox = mailbox_, id, work = std::move(work)] {
-    const std::lock_guard working(mailbox->work_mutex);
-    if (mailbox->closed) return;
-    std::exception_ptr failure = work();
-    const std::lock_guard lock(mailbox->mutex);
-    mailbox->done.push_back({id, std::move(failure)});
-    napi_call_threadsafe_function(mailbox->notify, nullptr, napi_tsfn_nonblocking);
-  });
+  // What fails in start is thrown, what fails after it rejects: the device has the work, or there is no promise.
+  start({[mailbox = mailbox_, target](const void* part, int64_t at, int64_t n) {
+           const std::lock_guard working(mailbox->work_mutex);
+           if (!mailbox->closed) std::memcpy(static_cast<unsigned char*>(target) + at, part, static_cast<size_t>(n));
+         },
+         [mailbox = mailbox_, id](std::exception_ptr failure) {
+           const std::lock_guard lock(mailbox->mutex);
+           if (mailbox->closed) return;
+           mailbox->done.push_back({id, std::move(failure)});
+           napi_call_threadsafe_function(mailbox->notify, nullptr, napi_tsfn_nonblocking);
+         }});
   if (pending_.empty()) napi_ref_threadsafe_function(env, mailbox_->notify);
   pending_.emplace(id, std::move(pending));
   return promise;

@@ -9,6 +9,8 @@
 #include <unordered_map>
 #include <vector>
 
+#include "ops/device.h"
+
 namespace vsa::binding {
 
 // What one JavaScript environment (the main thread or a worker) owns. Device state is the process's; promises,
@@ -18,10 +20,16 @@ public:
   explicit Environment(Napi::Env env);
   static Environment& of(Napi::Env env) { return *env.GetInstanceData<Environment>(); }
 
-  // A promise that resolves to `value` (kept alive until then) once `work` has run on the device's queue.
-  // `work` returns what failed, or null; it must not throw. It is not called any more when the environment is being
-  // torn down, and teardown waits for one that is running: it may write into memory that `value` owns.
-  Napi::Promise when_done(Napi::Value value, std::function<std::exception_ptr()> work);
+  // What a device calls when work is done (ops/device.h), from its own threads. `take` copies into memory that the
+  // promise's value owns: not any more once the environment is being torn down, and teardown waits for one that is
+  // running.
+  struct Completion {
+    Device::Take take;
+    Device::Done done;
+  };
+  // A promise that resolves to `value` (kept alive until then) once `start` has had its completion called. What `start`
+  // throws is thrown: then there is no promise. `target`: where to copy to.
+  Napi::Promise promise(Napi::Value value, void* target, const std::function<void(Completion)>& start);
 
   int64_t tensors = 0;  // living handles
   int64_t bytes = 0;    // of their memory, shared memory counted once
@@ -35,9 +43,9 @@ private:
     uint64_t id;
     std::exception_ptr failure;
   };
-  // Shared with the queue's thread, which may outlive the environment.
+  // Shared with the devices' threads, which may outlive the environment.
   struct Mailbox {
-    std::mutex work_mutex;  // held while work runs, so that teardown can wait for it
+    std::mutex work_mutex;  // held while memory is copied to, so that teardown can wait for it
     std::mutex mutex;       // guards done, and the call to notify
     bool closed = false;
     std::vector<Done> done;

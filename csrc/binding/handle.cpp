@@ -2,12 +2,16 @@
 
 #include <cstring>
 #include <exception>
+#include <future>
+#include <memory>
+#include <string>
 #include <utility>
 
 #include "binding/env.h"
 #include "binding/throw.h"
 #include "core/error.h"
 #include "cpu/stream.h"
+#include "ops/device.h"
 
 namespace vsa::binding {
 namespace {
@@ -39,30 +43,52 @@ struct Span {
     VSA_CHECK(offset >= 0 && bytes >= 0 && offset <= storage->bytes() - bytes, "a span must lie inside its memory");
   }
 
-  unsigned char* data() const { return static_cast<unsigned char*>(storage->data()) + offset; }
+  unsigned char* data() const { return static_cast<unsigned char*>(storage->data()) + offset; }  // of the device
 
   std::shared_ptr<Storage> storage;
   int64_t offset, bytes;
 };
 
-// memcpy, but for no bytes the addresses may be null.
-void copy(void* target, const void* source, int64_t bytes) {
-  if (bytes > 0) std::memcpy(target, source, static_cast<size_t>(bytes));
+void refuse_in_capture(Device& device, const char* what) {
+  if (!device.capturing()) return;
+  throw Error("ERR_CAPTURE", std::string(what) + ": got a call inside of graph(), wanted one before or after it");
 }
 
-std::shared_ptr<Storage> allocate(int64_t bytes) {
-  try {
-    return Storage::allocate(bytes);
-  } catch (const OutOfMemory&) {
-    // Disposed memory lives on until the tasks that use it have run: let them, then try once more.
-    cpu::synchronize();
-    return Storage::allocate(bytes);
-  }
+Device& recordable(const Storage& storage, const char* what) {
+  Device& device = Device::at(storage.device());
+  refuse_in_capture(device, what);
+  return device;
 }
 
-// alloc(bytes) -> handle
+// The device of a memory that may be read now.
+Device& readable(const Storage& storage) {
+  Device& device = recordable(storage, "reading values");
+  if (!storage.awaits_replay()) return device;
+  throw Error("ERR_CAPTURE", "reading values: got a tensor of a graph that has not run yet, wanted replay() first");
+}
+
+// Waits for a span's values and takes them.
+void read_now(const Span& span, Device::Take take) {
+  // Shared: the thread that sets it may still be in there when this one goes on.
+  const auto finished = std::make_shared<std::promise<std::exception_ptr>>();
+  readable(*span.storage)
+      .read(span.storage, span.offset, span.bytes, std::move(take),
+            [finished](std::exception_ptr failure) { finished->set_value(std::move(failure)); });
+  if (const std::exception_ptr failure = finished->get_future().get()) std::rethrow_exception(failure);
+}
+
+Napi::Value undefined(const Napi::CallbackInfo& info) {
+  return info.Env().Undefined();
+}
+
+int device_index(Napi::Value value) {
+  return value.As<Napi::Number>().Int32Value();
+}
+
+// alloc(bytes, device) -> handle
 Napi::Value alloc(const Napi::CallbackInfo& info) {
-  return wrap(info.Env(), allocate(info[0].As<Napi::Number>().Int64Value()));
+  Device& device = Device::at(device_index(info[1]));
+  return wrap(info.Env(), device.allocate(info[0].As<Napi::Number>().Int64Value()));
 }
 
 // retain(handle) -> another handle of the same memory
@@ -76,27 +102,14 @@ Napi::Value release(const Napi::CallbackInfo& info) {
   return info.Env().Undefined();
 }
 
-// write(handle, offset, bytes, Uint8Array, fresh): the bytes are copied before it returns; written in queue order, or
-// at once where nothing is queued on this memory yet.
+// write(handle, offset, bytes, Uint8Array, fresh): see Device::write
 Napi::Value write(const Napi::CallbackInfo& info) {
   const Span span(info[0], info[1], info[2].As<Napi::Number>().Int64Value());
   const auto source = info[3].As<Napi::Uint8Array>();
   VSA_CHECK(static_cast<int64_t>(source.ByteLength()) == span.bytes, "the source must be as long as the span");
-  const bool fresh = info[4].ToBoolean();
-  if (fresh) {
-    copy(span.data(), source.Data(), span.bytes);
-    return info.Env().Undefined();
-  }
-  const std::shared_ptr<Storage> staging = allocate(span.bytes);
-  copy(staging->data(), source.Data(), span.bytes);
-  cpu::enqueue([span, staging] { copy(span.data(), staging->data(), span.bytes); });
-  return info.Env().Undefined();
-}
-
-std::exception_ptr copy_out(const Span& span, void* target) {
-  std::exception_ptr failure = span.storage->failure();
-  if (failure == nullptr) copy(target, span.data(), span.bytes);
-  return failure;
+  Device& device = recordable(*span.storage, "writes from the host");
+  device.write(span.storage, span.offset, source.Data(), span.bytes, info[4].ToBoolean());
+  return undefined(info);
 }
 
 // read(handle, offset, ArrayBuffer) -> Promise of that buffer, filled. JavaScript makes it: there a buffer that cannot
@@ -104,22 +117,57 @@ std::exception_ptr copy_out(const Span& span, void* target) {
 Napi::Value read(const Napi::CallbackInfo& info) {
   auto buffer = info[2].As<Napi::ArrayBuffer>();
   const Span span(info[0], info[1], static_cast<int64_t>(buffer.ByteLength()));
-  void* const target = buffer.Data();
-  return Environment::of(info.Env()).when_done(buffer, [span, target] { return copy_out(span, target); });
+  Device& device = readable(*span.storage);
+  return Environment::of(info.Env()).promise(buffer, buffer.Data(), [&](Environment::Completion completion) {
+    device.read(span.storage, span.offset, span.bytes, std::move(completion.take), std::move(completion.done));
+  });
 }
 
 // readSync(handle, offset, ArrayBuffer) -> that buffer, filled; waits for the queue
 Napi::Value read_sync(const Napi::CallbackInfo& info) {
   auto buffer = info[2].As<Napi::ArrayBuffer>();
   const Span span(info[0], info[1], static_cast<int64_t>(buffer.ByteLength()));
-  cpu::synchronize();
-  if (const std::exception_ptr failure = copy_out(span, buffer.Data())) std::rethrow_exception(failure);
+  auto* const target = static_cast<unsigned char*>(buffer.Data());
+  read_now(span, [target](const void* part, int64_t at, int64_t n) {
+    std::memcpy(target + at, part, static_cast<size_t>(n));
+  });
   return buffer;
 }
 
-// synchronize() -> Promise<void>
+// transfer(from, to, bytes): copies all of a memory to one on another device, of which one is the CPU
+Napi::Value transfer(const Napi::CallbackInfo& info) {
+  const int64_t bytes = info[2].As<Napi::Number>().Int64Value();
+  const Span from(info[0], Napi::Number::New(info.Env(), 0), bytes),
+      to(info[1], Napi::Number::New(info.Env(), 0), bytes);
+  Device& source = readable(*from.storage);
+  Device& target = recordable(*to.storage, "transfers between devices");
+  VSA_CHECK((from.storage->device() == kCpu) != (to.storage->device() == kCpu), "one side of a transfer is the CPU");
+  if (from.storage->device() == kCpu) {
+    // The host's memory is read at once, so what fills it must have run.
+    source.synchronize();
+    if (const std::exception_ptr failure = from.storage->failure()) std::rethrow_exception(failure);
+    target.write(to.storage, 0, from.data(), bytes, true);
+    return undefined(info);
+  }
+  // The CPU's queue waits for the copy, this thread does not.
+  const auto arrival = std::make_shared<std::promise<std::exception_ptr>>();
+  source.read(
+      from.storage, 0, bytes,
+      [to](const void* part, int64_t at, int64_t n) { std::memcpy(to.data() + at, part, static_cast<size_t>(n)); },
+      [arrival](std::exception_ptr failure) { arrival->set_value(std::move(failure)); });
+  cpu::enqueue([to, arrival] {
+    if (std::exception_ptr failure = arrival->get_future().get()) to.storage->fail(std::move(failure));
+  });
+  return undefined(info);
+}
+
+// synchronize(device) -> Promise<void>
 Napi::Value synchronize(const Napi::CallbackInfo& info) {
-  return Environment::of(info.Env()).when_done(info.Env().Undefined(), [] { return std::exception_ptr(); });
+  Device& device = Device::at(device_index(info[0]));
+  refuse_in_capture(device, "waiting for the device");
+  return Environment::of(info.Env()).promise(info.Env().Undefined(), nullptr, [&](Environment::Completion completion) {
+    device.when_idle(std::move(completion.done));
+  });
 }
 
 // memory() -> { numTensors, numBytes }
@@ -131,9 +179,9 @@ Napi::Value memory(const Napi::CallbackInfo& info) {
   return result;
 }
 
-// debugMemory(on) -> guard zones damaged so far, all queued work done
+// debugMemory(on) -> guard zones damaged so far, all that was queued on the CPU done
 Napi::Value debug_memory(const Napi::CallbackInfo& info) {
-  cpu::synchronize();
+  Device::at(kCpu).synchronize();
   set_debug_memory(info[0].ToBoolean());
   return Napi::Number::New(info.Env(), static_cast<double>(damaged_guards()));
 }
@@ -168,6 +216,7 @@ void export_handles(Napi::Env env, Napi::Object exports) {
   exports.Set("write", function<write>(env));
   exports.Set("read", function<read>(env));
   exports.Set("readSync", function<read_sync>(env));
+  exports.Set("transfer", function<transfer>(env));
   exports.Set("synchronize", function<synchronize>(env));
   exports.Set("memory", function<memory>(env));
   exports.Set("debugMemory", function<debug_memory>(env));

@@ -5,6 +5,7 @@
 namespace vsa::binding {
 
 void export_attention(Napi::Env env, Napi::Object exports);
+void export_device(Napi::Env env, Napi::Object exports);
 void export_elementwise(Napi::Env env, Napi::Object exports);
 void export_info(Napi::Env env, Napi::Object exports);
 

@@ -1,13 +1,6 @@
 #pragma once
 
-#include "ops/coarse.h"
-#include "ops/combination.h"
-#include "ops/elementwise.h"
-#include "ops/fine.h"
-#include "ops/lists.h"
-#include "ops/pooling.h"
-#include "ops/selection.h"
-#include "ops/tiling.h"
+#include "ops/operation.h"
 
 // The CPU backend: every operation, fp32 accumulation, threads over heads and tiles. Each call runs to its end on the
 // calling thread and the pool of cpu/parallel.h. Results are the same bits whatever the number of threads.

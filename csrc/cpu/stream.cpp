@@ -12,7 +12,7 @@
 #include <utility>
 
 #include "core/error.h"
-#include "core/storage.h"
+#include "cpu/memory.h"
 
 namespace vsa::cpu {
 namespace {
@@ -36,8 +36,8 @@ public:
 
 private:
   static size_t depth() {
-    const double most = kAbandonedShare * static_cast<double>(Storage::total_bytes());
-    return static_cast<double>(Storage::abandoned_bytes()) > most ? kShortDepth : kQueueDepth;
+    const double most = kAbandonedShare * static_cast<double>(total_bytes());
+    return static_cast<double>(abandoned_bytes()) > most ? kShortDepth : kQueueDepth;
   }
 
   // The thread inherits this mask: signals belong to the host program's threads.

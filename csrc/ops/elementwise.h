@@ -9,7 +9,7 @@ namespace vsa {
 struct Fill {
   DType dtype;
   int64_t count;
-  double value;  // rounded to the nearest even of dtype
+  double value;  // rounded to the nearest even of dtype; whole numbers for int32
   void* output;
 };
 

@@ -40,8 +40,16 @@ export interface BackendSupport {
   why: string;
 }
 
+/** Backends by what they run on, the fastest last. */
+const DEVICE_TYPES = { cpu: 'cpu', cuda: 'cuda', sm90: 'cuda' } as const;
+
 function whyNot(backend: Backend, on: Device): string {
-  return backend === 'cpu' && on.type === 'cpu' ? '' : cudaProblem();
+  if (DEVICE_TYPES[backend] !== on.type) {
+    const there = DEVICE_TYPES[backend] === 'cpu' ? 'the CPU' : 'a GPU';
+    const problem = DEVICE_TYPES[backend] === 'cuda' ? cudaProblem() : '';
+    return `it serves tensors on ${there}, these are on ${on.toString()}${problem === '' ? '' : `; ${problem}`}`;
+  }
+  return backend === 'sm90' ? "this version of video-sparse-attention has no kernels of Hopper's own yet" : '';
 }
 
 /** What each backend can do for tensors on a device, operation by operation. */
@@ -58,13 +66,14 @@ export function backends(device?: Device | DeviceString): BackendSupport[] {
 /** @internal The backend that serves a call on a device, or why a forced one does not. */
 export function chooseBackend(on: Device, requested: unknown): Backend {
   const wanted = checkChoice('backend', requested ?? 'auto', ['auto', ...BACKENDS]);
-  const backend = wanted === 'auto' ? 'cpu' : wanted;
+  const serving = BACKENDS.filter((backend) => whyNot(backend, on) === '');
+  const backend = wanted === 'auto' ? serving.at(-1)! : wanted;
   const why = whyNot(backend, on);
   if (why === '') return backend;
   throw new VsaError({
     code: 'ERR_BACKEND',
     argument: 'backend',
     got: `'${wanted}' for tensors on ${on.toString()}`,
-    wanted: `'cpu' or 'auto': ${why}`,
+    wanted: `${serving.map((name) => `'${name}'`).join(', ')} or 'auto': ${why}`,
   });
 }

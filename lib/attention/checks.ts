@@ -4,7 +4,7 @@ import type { Device } from '../device/device.js';
 import { show, VsaRangeError, VsaTypeError } from '../errors.js';
 import { type DType, FLOAT_DTYPES } from '../tensor/dtype.js';
 import { handleOf, Tensor } from '../tensor/tensor.js';
-import { checkChoice, checkNumber } from '../validate.js';
+import { checkChoice, checkNumber, checkOptions } from '../validate.js';
 import { type Order, TileGrid } from './grid.js';
 import type { Saved } from './saved.js';
 
@@ -84,9 +84,11 @@ export function orderCode(order: Order): number {
   return order === 'grid' ? 0 : 1;
 }
 
-/** `1 / sqrt(D)` unless given. */
+/** `1 / sqrt(D)` unless given; a float32 on the device. */
 export function checkScale(value: unknown, D: number): number {
-  return value === undefined ? 1 / Math.sqrt(D) : checkNumber('scale', value);
+  const scale = value === undefined ? 1 / Math.sqrt(D) : checkNumber('scale', value);
+  if (Number.isFinite(Math.fround(scale))) return scale;
+  throw new VsaRangeError({ code: 'ERR_ARGUMENT', argument: 'scale', got: show(scale), wanted: 'a float32' });
 }
 
 export function checkHeadDim(argument: string, D: number): void {
@@ -178,6 +180,7 @@ export function checkGradient(
   if (typeof grads !== 'object' || grads === null || Array.isArray(grads)) {
     throw new VsaTypeError({ code: 'ERR_ARGUMENT', argument: 'grads', got: show(grads), wanted: '{ output: Tensor }' });
   }
+  checkOptions('grads', grads, ['output']);
   const layout = output.shape.length === 4 ? '[B, rows, H, D]' : '[B, rows, ...]';
   const gradient = (grads as { output?: unknown }).output;
   if (!(gradient instanceof Tensor)) {

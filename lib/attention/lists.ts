@@ -198,9 +198,11 @@ export class TileLists implements Owner, Resource, Disposable {
   bits(): Tensor {
     this.live('this');
     const { batch: B, heads: H, queryTiles: rows, keyTiles: columns } = this;
-    const bits = emptyTensor([B, H, rows, Math.ceil(columns / 32)], 'int32', this.device);
-    native().listsToBits({ B, H, rows, columns, lists: this.native('this'), bits: handleOf(bits, 'bits') });
-    return bits;
+    return tidy(() => {
+      const bits = emptyTensor([B, H, rows, Math.ceil(columns / 32)], 'int32', this.device);
+      native().listsToBits({ B, H, rows, columns, lists: this.native('this'), bits: handleOf(bits, 'bits') });
+      return bits;
+    });
   }
 
   /** For every (batch, head, key tile) the ascending query tiles that attend to it: rows are key tiles. */
@@ -220,6 +222,16 @@ export class TileLists implements Owner, Resource, Disposable {
       });
       return new TileLists(shape, { offsets, indices }, this.device);
     });
+  }
+
+  /** The lists on another device. On the same one the memory is shared; either way the result is yours to dispose. */
+  to(device: Device | DeviceString): TileLists {
+    this.live('this');
+    const on = deviceOf(device);
+    const { batch, heads, queryTiles, keyTiles, offsets, indices } = this;
+    const shape = { batch, heads, queryTiles, keyTiles };
+    if (offsets === undefined || indices === undefined) return new TileLists(shape, undefined, on);
+    return tidy(() => new TileLists(shape, { offsets: offsets.to(on), indices: indices.to(on) }, on));
   }
 
   /** @internal The same lists with a lifetime of their own. */

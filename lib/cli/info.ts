@@ -4,7 +4,7 @@ import { availableParallelism, totalmem } from 'node:os';
 import Table from 'cli-table3';
 import { backends, type BackendSupport } from '../attention/backends.js';
 import { native, type NativeBuild, type NativeCudaStatus } from '../binding.js';
-import { cpuThreads, device } from '../device/device.js';
+import { cpuThreads, cudaStatus, device } from '../device/device.js';
 import { version } from '../version.js';
 import { printJson } from './report.js';
 
@@ -15,18 +15,22 @@ interface Info {
   addon: NativeBuild;
   cpu: { name: string; cores: number; threads: number; memory: number };
   cuda: NativeCudaStatus;
-  backends: BackendSupport[];
+  /** For tensors on each device that can be used. */
+  backends: Record<string, BackendSupport[]>;
 }
 
 function gather(): Info {
+  const cuda = cudaStatus();
+  const gpus = cuda.devices.filter((gpu) => gpu.hasCode).map((gpu) => device(`cuda:${gpu.index}`));
+  const devices = [device('cpu'), ...gpus];
   return {
     package: version,
     node: process.versions.node,
     platform: `${process.platform}-${process.arch}`,
     addon: native().build(),
     cpu: { name: device('cpu').name, cores: availableParallelism(), threads: cpuThreads(), memory: totalmem() },
-    cuda: native().cudaStatus(),
-    backends: backends('cpu'),
+    cuda,
+    backends: Object.fromEntries(devices.map((one) => [one.toString(), backends(one)])),
   };
 }
 
@@ -54,11 +58,11 @@ function facts({ addon, cpu, cuda, ...info }: Info): [string, string][] {
 }
 
 /** Operations down, backends across; every reason once, below. */
-function backendTable(rows: readonly BackendSupport[]): string {
+function backendTable(on: string, rows: readonly BackendSupport[]): string {
   const names = [...new Set(rows.map((row) => row.backend))];
   const reasons = [...new Set(rows.map((row) => row.why).filter((why) => why !== ''))];
   const table = new Table({
-    head: ['operation on cpu tensors', ...names],
+    head: [`operation on ${on} tensors`, ...names],
     style: { head: [], border: [], compact: true },
   });
   for (const operation of new Set(rows.map((row) => row.operation))) {
@@ -79,5 +83,6 @@ export function runInfo(options: { json: boolean }): void {
   }
   const table = new Table({ style: { head: [], border: [], compact: true } });
   for (const [name, value] of facts(info)) table.push([name, value]);
-  process.stdout.write(`${table.toString()}\n\n${backendTable(info.backends)}\n`);
+  const tables = Object.entries(info.backends).map(([on, rows]) => backendTable(on, rows));
+  process.stdout.write(`${[table.toString(), ...tables].join('\n\n')}\n`);
 }

@@ -4,8 +4,8 @@ import { constants } from 'node:buffer';
 import { isTypedArray } from 'node:util/types';
 import { type Handle, native } from '../binding.js';
 import { type Device, device as deviceOf, type DeviceString } from '../device/device.js';
-import { show, VsaRangeError, VsaTypeError } from '../errors.js';
-import { checkNumber, checkOptions, checkShape, product, sameShape } from '../validate.js';
+import { show, VsaError, VsaRangeError, VsaTypeError } from '../errors.js';
+import { checkInteger, checkNumber, checkOptions, checkShape, product, sameShape } from '../validate.js';
 import { checkDType, type DType, dtypeCode, dtypeSize, FLOAT_DTYPES, type TypedArray, typedView } from './dtype.js';
 import { bytesOf, type HostData, parseSeed, toHostArray, toInt32 } from './host.js';
 import { track, untrack } from './scope.js';
@@ -29,6 +29,14 @@ export interface NormalOptions extends RandomOptions {
   mean?: number;
   /** Standard deviation, default 1. */
   std?: number;
+}
+
+/** Memory on a GPU, as libraries hand it to each other. */
+export interface DevicePointer {
+  /** Address on the device. */
+  ptr: bigint;
+  byteLength: number;
+  device: Device | DeviceString;
 }
 
 /** For the operations: a tensor over memory they filled, and the memory of a tensor. */
@@ -109,9 +117,66 @@ export class Tensor implements Disposable {
 
   static #upload(array: TypedArray, shape: readonly number[], dtype: DType, on: Device): Tensor {
     const bytes = bytesOf(array);
-    const handle = native().alloc(bytes.byteLength);
-    native().write(handle, 0, bytes.byteLength, bytes, true);
+    const handle = native().alloc(bytes.byteLength, on.number);
+    try {
+      native().write(handle, 0, bytes.byteLength, bytes, true);
+    } catch (error) {
+      native().release(handle);
+      throw error;
+    }
     return new Tensor(handle, shape, dtype, on);
+  }
+
+  /**
+   * A tensor over a GPU's memory that another owner made and keeps alive: nothing is copied, and `dispose()` gives
+   * nothing back. Operations here run in the order they are called, but know nothing of other streams: wait for what
+   * fills the memory first, and `await device.synchronize()` before another reads what was written here.
+   *
+   * @param memory `ptr`: an address on the device, a multiple of 16; `byteLength` from there on is yours to use.
+   * @throws VsaTypeError ERR_ARGUMENT, ERR_DTYPE; VsaRangeError ERR_SHAPE where the memory is too small; VsaError
+   *   ERR_DEVICE where no such memory is on that GPU.
+   */
+  static borrow(memory: DevicePointer, shape: readonly number[], options: { dtype?: DType } = {}): Tensor {
+    checkOptions('memory', memory, ['ptr', 'byteLength', 'device']);
+    checkOptions('options', options, ['dtype']);
+    const { ptr, byteLength, device } = memory;
+    const on = deviceOf(device);
+    const dtype = checkDType('dtype', options.dtype ?? 'float32');
+    const dims = checkShape('shape', shape);
+    if (typeof ptr !== 'bigint' || ptr <= 0n || ptr >= 1n << 64n || ptr % 16n !== 0n) {
+      const got = typeof ptr === 'bigint' ? `${String(ptr)}n` : show(ptr);
+      throw new VsaTypeError({
+        code: 'ERR_ARGUMENT',
+        argument: 'memory.ptr',
+        got,
+        wanted: 'an address, a multiple of 16',
+      });
+    }
+    checkInteger('memory.byteLength', byteLength, 0, Number.MAX_SAFE_INTEGER);
+    const bytes = product(dims) * dtypeSize(dtype);
+    if (bytes > byteLength) {
+      const got = `${String(byteLength)} bytes`;
+      const wanted = `${String(bytes)} for ${show(dims)} ${dtype}`;
+      throw new VsaRangeError({ code: 'ERR_SHAPE', argument: 'memory.byteLength', got, wanted });
+    }
+    if (on.type === 'cpu') {
+      throw new VsaError({ code: 'ERR_DEVICE', argument: 'memory.device', got: "'cpu'", wanted: 'a GPU' });
+    }
+    return new Tensor(native().borrow(ptr, byteLength, on.number), dims, dtype, on);
+  }
+
+  /**
+   * Where the values lie on the GPU, for other libraries of this process. Valid until the tensor is disposed; what was
+   * called before is there after `await device.synchronize()`.
+   *
+   * @throws VsaError ERR_DEVICE on the CPU, whose memory cannot be used beside the queue.
+   */
+  get pointer(): DevicePointer {
+    const handle = this.#live('this');
+    if (this.device.type === 'cpu') {
+      throw new VsaError({ code: 'ERR_DEVICE', argument: 'this', got: 'a tensor on cpu', wanted: 'one on a GPU' });
+    }
+    return { ptr: native().address(handle), byteLength: this.byteLength, device: this.device };
   }
 
   /** All zero. */
@@ -125,14 +190,12 @@ export class Tensor implements Disposable {
     if (typeof value !== 'number') {
       throw new VsaTypeError({ code: 'ERR_ARGUMENT', argument: 'value', got: show(value), wanted: 'a number' });
     }
-    const tensor = emptyTensor(
-      checkShape('shape', shape),
-      checkDType('dtype', options.dtype === undefined ? 'float32' : options.dtype),
-      deviceOf(options.device),
-    );
-    const [dtype, output] = [dtypeCode(tensor.dtype), tensor.#live('tensor')];
-    native().fill({ dtype, count: tensor.size, value: tensor.dtype === 'int32' ? toInt32(value) : value, output });
-    return tensor;
+    const dims = checkShape('shape', shape);
+    const dtype = checkDType('dtype', options.dtype === undefined ? 'float32' : options.dtype);
+    const fill = dtype === 'int32' ? toInt32(value) : value;
+    return filledTensor(dims, dtype, deviceOf(options.device), (output) => {
+      native().fill({ dtype: dtypeCode(dtype), count: product(dims), value: fill, output });
+    });
   }
 
   /**
@@ -147,23 +210,21 @@ export class Tensor implements Disposable {
     if (checkNumber('std', std) < 0) {
       throw new VsaRangeError({ code: 'ERR_ARGUMENT', argument: 'std', got: show(std), wanted: 'at least 0' });
     }
-    const tensor = emptyTensor(
-      checkShape('shape', shape),
-      checkDType('dtype', dtype, FLOAT_DTYPES),
-      deviceOf(options.device),
-    );
-    const output = tensor.#live('tensor');
-    native().randomNormal({ dtype: dtypeCode(tensor.dtype), seed: key, count: tensor.size, mean, std, output });
-    return tensor;
+    const dims = checkShape('shape', shape);
+    const checked = checkDType('dtype', dtype, FLOAT_DTYPES);
+    return filledTensor(dims, checked, deviceOf(options.device), (output) => {
+      native().randomNormal({ dtype: dtypeCode(checked), seed: key, count: product(dims), mean, std, output });
+    });
   }
 
   /** int32: the generator's 32-bit words themselves, as signed integers. */
   static randbits(shape: readonly number[], options: RandomOptions = {}): Tensor {
     checkOptions('options', options, ['device', 'seed']);
     const seed = parseSeed(options.seed);
-    const tensor = emptyTensor(checkShape('shape', shape), 'int32', deviceOf(options.device));
-    native().randomBits({ seed, count: tensor.size, output: tensor.#live('tensor') });
-    return tensor;
+    const dims = checkShape('shape', shape);
+    return filledTensor(dims, 'int32', deviceOf(options.device), (output) => {
+      native().randomBits({ seed, count: product(dims), output });
+    });
   }
 
   get rank(): number {
@@ -199,11 +260,25 @@ export class Tensor implements Disposable {
     return new Tensor(native().retain(this.#live('this')), shape, this.dtype, this.device);
   }
 
-  /** The values on another device. On the same one the memory is shared; either way the result is yours to dispose. */
+  /**
+   * The values on another device. On the same one the memory is shared; either way the result is yours to dispose.
+   * From a GPU to the CPU it returns at once, as operations do; from the CPU it waits until the values are there.
+   */
   to(device: Device | DeviceString): Tensor {
-    this.#live('this');
-    deviceOf(device); // the CPU is the only device that can be had: the memory is where it should be
-    return this.#share(this.shape);
+    const from = this.#live('this');
+    const on = deviceOf(device);
+    if (on === this.device) return this.#share(this.shape);
+    if (on.type === 'cuda' && this.device.type === 'cuda') {
+      const onHost = this.to('cpu');
+      try {
+        return onHost.to(on);
+      } finally {
+        onHost.dispose();
+      }
+    }
+    return filledTensor(this.shape, this.dtype, on, (output) => {
+      native().transfer(from, output, this.byteLength);
+    });
   }
 
   /**
@@ -214,10 +289,10 @@ export class Tensor implements Disposable {
     const x = this.#live('this');
     checkDType('dtype', dtype);
     if (dtype === this.dtype) return this.#share(this.shape);
-    const result = emptyTensor(this.shape, dtype, this.device);
     const [from, to] = [dtypeCode(this.dtype), dtypeCode(dtype)];
-    native().cast({ from, to, count: this.size, x, output: result.#live('result') });
-    return result;
+    return filledTensor(this.shape, dtype, this.device, (output) => {
+      native().cast({ from, to, count: this.size, x, output });
+    });
   }
 
   /** The same memory under another shape of as many elements; one dim may be -1: what is left. */
@@ -229,10 +304,10 @@ export class Tensor implements Disposable {
   /** A copy in memory of its own. */
   clone(): Tensor {
     const x = this.#live('this');
-    const result = emptyTensor(this.shape, this.dtype, this.device);
     const code = dtypeCode(this.dtype);
-    native().cast({ from: code, to: code, count: this.size, x, output: result.#live('result') });
-    return result;
+    return filledTensor(this.shape, this.dtype, this.device, (output) => {
+      native().cast({ from: code, to: code, count: this.size, x, output });
+    });
   }
 
   /**
@@ -253,6 +328,14 @@ export class Tensor implements Disposable {
           argument: 'source',
           got: show(source.shape),
           wanted: show(this.shape),
+        });
+      }
+      if (source.device !== this.device) {
+        throw new VsaTypeError({
+          code: 'ERR_DEVICE',
+          argument: 'source',
+          got: `a tensor on ${source.device.toString()}`,
+          wanted: `one on ${this.device.toString()}: source.to('${this.device.toString()}') copies it there`,
         });
       }
       native().cast({ from: dtypeCode(source.dtype), to: dtypeCode(this.dtype), count: this.size, x, output });
@@ -346,8 +429,20 @@ export class Tensor implements Disposable {
 
 /** @internal Memory that an operation is about to fill. */
 export function emptyTensor(shape: readonly number[], dtype: DType, device: Device): Tensor {
-  const handle = native().alloc(product(shape) * dtypeSize(dtype));
+  const handle = native().alloc(product(shape) * dtypeSize(dtype), device.number);
   return internals.wrap(handle, shape, dtype, device);
+}
+
+/** A tensor that one operation fills; nothing is left behind if that cannot be called. */
+function filledTensor(shape: readonly number[], dtype: DType, device: Device, fill: (output: Handle) => void): Tensor {
+  const tensor = emptyTensor(shape, dtype, device);
+  try {
+    fill(internals.handle(tensor, 'output'));
+  } catch (error) {
+    tensor.dispose();
+    throw error;
+  }
+  return tensor;
 }
 
 /** @internal The memory of a living tensor; `argument` names it in the error of a disposed one. */

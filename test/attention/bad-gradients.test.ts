@@ -1,7 +1,8 @@
-import { Tensor, tidy } from '../../lib/index.js';
+import { tidy } from '../../lib/index.js';
 import { type Inputs, makeInputs, type Operation, OPERATIONS } from './every-operation.js';
 import { disposed, elsewhere, expectError } from './misuse.js';
 import { useGuardedMemory } from './support.js';
+import { fresh } from '../under-test.js';
 
 let inputs: Inputs;
 beforeEach(() => {
@@ -68,13 +69,13 @@ describe.each(OPERATIONS)('$name.backward', (operation) => {
       [B, rows, H * D],
     ];
     for (const shape of wrong) {
-      using gradient = Tensor.zeros(shape, { dtype: good.dtype });
+      using gradient = fresh.zeros(shape, { dtype: good.dtype });
       expectError(() => backward(saved, gradient), 'ERR_SHAPE', 'grads.output', `[${shape.join(', ')}]`);
     }
     using bfloat16 = good.cast('bfloat16');
     expectError(() => backward(saved, bfloat16), 'ERR_DTYPE', 'grads.output', 'bfloat16');
     using away = elsewhere(good);
-    expectError(() => backward(saved, away), 'ERR_DEVICE', 'grads.output', 'cuda:0');
+    expectError(() => backward(saved, away), 'ERR_DEVICE', 'grads.output', 'cuda:7');
     expectError(() => backward(saved, disposed(good)), 'ERR_DISPOSED', 'grads.output', 'disposed');
     for (const value of [null, 5, {}, new Float32Array(3)]) {
       expectError(() => backward(saved, value), 'ERR_ARGUMENT', 'grads.output', 'a Tensor');
@@ -82,6 +83,16 @@ describe.each(OPERATIONS)('$name.backward', (operation) => {
     for (const grads of [undefined, null, 5, [], 'output']) {
       const { backward: raw } = operation.pair;
       expectError(() => raw(saved as never, grads as never), 'ERR_ARGUMENT', 'grads', '{ output: Tensor }');
+    }
+    for (const more of [{ lse: good }, { ouput: undefined }]) {
+      const { backward: raw } = operation.pair;
+      const grads = { output: good, ...more };
+      expectError(
+        () => raw(saved as never, grads as never),
+        'ERR_ARGUMENT',
+        'grads',
+        /the unknown option '(lse|ouput)'/,
+      );
     }
     saved.dispose();
   });

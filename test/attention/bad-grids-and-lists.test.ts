@@ -1,6 +1,7 @@
-import { annealedSparsity, TileGrid, TileLists, topK } from '../../lib/index.js';
+import { annealedSparsity, TileGrid, topK } from '../../lib/index.js';
 import { expectError } from './misuse.js';
 import { useGuardedMemory } from './support.js';
+import { fresh } from '../under-test.js';
 
 useGuardedMemory();
 
@@ -68,7 +69,7 @@ test('topK and annealedSparsity', () => {
 });
 
 const SHAPE = { batch: 1, heads: 1, queryTiles: 3, keyTiles: 5 };
-const withShape = (lists: unknown, shape: unknown) => () => TileLists.from(lists as never, shape as never);
+const withShape = (lists: unknown, shape: unknown) => () => fresh.lists(lists as never, shape as never);
 const from = (lists: unknown) => withShape(lists, SHAPE);
 
 test('lists of your own', () => {
@@ -110,15 +111,15 @@ test('lists as CSR', () => {
 
 test('lists as a mask', () => {
   for (const mask of [undefined, null, [], new Uint8Array(14), new Uint8Array(16), new Int8Array(15), new Array(15)]) {
-    expectError(() => TileLists.fromMask(mask as never, SHAPE), 'ERR_LISTS', 'mask', 'a Uint8Array of 15 values');
+    expectError(() => fresh.listsFromMask(mask as never, SHAPE), 'ERR_LISTS', 'mask', 'a Uint8Array of 15 values');
   }
 });
 
 test('shapes of lists', () => {
   const makers = [
     (shape: unknown) => withShape([[], [], []], shape),
-    (shape: unknown) => () => TileLists.fromMask(new Uint8Array(15), shape as never),
-    (shape: unknown) => () => TileLists.full(shape as never),
+    (shape: unknown) => () => fresh.listsFromMask(new Uint8Array(15), shape as never),
+    (shape: unknown) => () => fresh.fullLists(shape as never),
   ];
   for (const make of makers) {
     for (const name of ['batch', 'heads', 'queryTiles', 'keyTiles'] as const) {
@@ -135,14 +136,14 @@ test('shapes of lists', () => {
 
 test('other options of lists', () => {
   const options = { devise: 'cpu' } as never;
-  expectError(() => TileLists.from([[], [], []], SHAPE, options), 'ERR_ARGUMENT', 'options', "'devise'");
-  expectError(() => TileLists.fromMask(new Uint8Array(15), SHAPE, options), 'ERR_ARGUMENT', 'options');
-  expectError(() => TileLists.full(SHAPE, options), 'ERR_ARGUMENT', 'options');
-  expectError(() => TileLists.full(SHAPE, { device: 'gpu' as never }), 'ERR_DEVICE', 'device', "'gpu'");
+  expectError(() => fresh.lists([[], [], []], SHAPE, options), 'ERR_ARGUMENT', 'options', "'devise'");
+  expectError(() => fresh.listsFromMask(new Uint8Array(15), SHAPE, options), 'ERR_ARGUMENT', 'options');
+  expectError(() => fresh.fullLists(SHAPE, options), 'ERR_ARGUMENT', 'options');
+  expectError(() => fresh.fullLists(SHAPE, { device: 'gpu' as never }), 'ERR_DEVICE', 'device', "'gpu'");
 });
 
 test.each(['from', 'full'] as const)('disposed lists of %s', async (kind) => {
-  const lists = kind === 'full' ? TileLists.full(SHAPE) : TileLists.from([[], [1], []], SHAPE);
+  const lists = kind === 'full' ? fresh.fullLists(SHAPE) : fresh.lists([[], [1], []], SHAPE);
   lists.dispose();
   expectError(() => lists.bits(), 'ERR_DISPOSED', 'this', 'disposed lists');
   expectError(() => lists.transpose(), 'ERR_DISPOSED', 'this');

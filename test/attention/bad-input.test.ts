@@ -1,11 +1,11 @@
 import {
+  backends,
   blockSparseAttention,
   coarseAttention,
   denseAttention,
   gatedCombination,
-  Tensor,
+  type Tensor,
   TileGrid,
-  TileLists,
   tile,
   tilePooling,
   tileSelection,
@@ -14,6 +14,7 @@ import {
 } from '../../lib/index.js';
 import { disposed, elsewhere, expectError, type Misuse, NO_TENSORS, testMisuses } from './misuse.js';
 import { useGuardedMemory } from './support.js';
+import { fresh, here } from '../under-test.js';
 
 const GRID = new TileGrid({ tokens: [5, 3, 6] });
 const OTHER = new TileGrid({ tokens: [4, 4, 8], prefix: 3 });
@@ -33,15 +34,25 @@ function own<T extends { dispose(): void }>(resource: T): T {
   return resource;
 }
 const zeros = (shape: readonly number[], dtype: 'float32' | 'bfloat16' | 'int32' = 'float32') =>
-  own(Tensor.zeros(shape, { dtype }));
+  own(fresh.zeros(shape, { dtype }));
 const moved = (tensor: Tensor) => own(elsewhere(tensor));
+
+/** Backends that do not serve the device under test. */
+const notServing = backends(here)
+  .filter((row) => row.operation === 'tile' && !row.serves)
+  .map((row) => row.backend);
 
 /** What is wrong with options that every operation shares. */
 const common = (): Misuse[] => [
   ['a misspelt option', { odrer: 'grid' }, 'ERR_ARGUMENT', 'options', "unknown option 'odrer'"],
   ['an unknown backend', { backend: 'tpu' }, 'ERR_ARGUMENT', 'backend', "'tpu'"],
-  ['sm90 for the CPU', { backend: 'sm90' }, 'ERR_BACKEND', 'backend', "'sm90' for tensors on cpu"],
-  ['cuda for the CPU', { backend: 'cuda' }, 'ERR_BACKEND', 'backend', "'cuda' for tensors on cpu"],
+  ...notServing.map((backend): Misuse => [
+    `${backend} for tensors on ${here.toString()}`,
+    { backend },
+    'ERR_BACKEND',
+    'backend',
+    `'${backend}' for tensors on ${here.toString()}`,
+  ]),
 ];
 const grids = (): Misuse[] => [
   ['no grid', { grid: undefined }, 'ERR_GRID', 'grid', 'undefined'],
@@ -52,14 +63,22 @@ const orders = (): Misuse[] => [
   ['an unknown order', { order: 'rows' }, 'ERR_ARGUMENT', 'order', "'grid' or 'tiled'"],
   ['an order that is no text', { order: 1 }, 'ERR_ARGUMENT', 'order'],
 ];
-const scales = (): Misuse[] =>
-  [NaN, Infinity, '0.1', null, 1n].map((scale): Misuse => [
+const scales = (): Misuse[] => [
+  ...[NaN, Infinity, '0.1', null, 1n].map((scale): Misuse => [
     'a bad scale',
     { scale },
     'ERR_ARGUMENT',
     'scale',
     'finite',
-  ]);
+  ]),
+  ...[1e300, -1e39, 3.4028236e38].map((scale): Misuse => [
+    'a scale that is infinite in float32',
+    { scale },
+    'ERR_ARGUMENT',
+    'scale',
+    'a float32',
+  ]),
+];
 /** A value for `name` that is no tensor, disposed, of another device, of whole numbers. */
 const tensors = (name: string, good: Tensor, option = (value: unknown): object => ({ [name]: value })): Misuse[] => [
   ...NO_TENSORS.filter((value) => value !== undefined).map((value): Misuse => [
@@ -89,7 +108,7 @@ function attention(q: Tensor, k: Tensor, dtype: 'float32' | 'bfloat16'): Misuse[
     ['no v', { v: undefined }, 'ERR_ARGUMENT', 'v', 'undefined'],
     ['k of another dtype', { k: zeros(k.shape, dtype) }, 'ERR_DTYPE', 'k', dtype],
     ['v of another dtype', { v: zeros(k.shape, dtype) }, 'ERR_DTYPE', 'v', dtype],
-    ['k on another device', { k: moved(k) }, 'ERR_DEVICE', 'k', /cuda:0.*cpu, where q is/],
+    ['k on another device', { k: moved(k) }, 'ERR_DEVICE', 'k', /cuda:7.*, where q is/],
     ['v on another device', { v: moved(k) }, 'ERR_DEVICE', 'v'],
     ['a head dim of 80', { q: zeros([1, Lq, 4, 80], dtypeOf(q)) }, 'ERR_HEAD_DIM', 'q', /80, wanted 64, 96, 128/],
     ['a head dim of 0', { q: zeros([1, Lq, 4, 0], dtypeOf(q)) }, 'ERR_HEAD_DIM', 'q'],
@@ -122,11 +141,11 @@ const tokenRows = (q: Tensor, k: Tensor): Misuse[] => [
   ['a key grid that is none', { keyGrid: 'grid' }, 'ERR_GRID', 'keyGrid', "'grid'"],
 ];
 
-const listsOf = (shape: object = {}) => own(TileLists.full({ ...LISTS, ...shape }));
+const listsOf = (shape: object = {}) => own(fresh.fullLists({ ...LISTS, ...shape }));
 const lists = (): Misuse[] => {
-  const gone = own(TileLists.full(LISTS));
+  const gone = own(fresh.fullLists(LISTS));
   gone.dispose();
-  const away = own(TileLists.full(LISTS));
+  const away = own(fresh.fullLists(LISTS));
   Object.defineProperty(away, 'device', { value: moved(zeros([1])).device });
   return [
     ['plain arrays as lists', { lists: [[0]] }, 'ERR_LISTS', 'lists', 'TileLists'],
@@ -135,7 +154,7 @@ const lists = (): Misuse[] => {
     ['lists of fewer query tiles', { lists: listsOf({ queryTiles: TILES - 1 }) }, 'ERR_LISTS', 'lists'],
     ['lists of more key tiles', { lists: listsOf({ keyTiles: TILES + 1 }) }, 'ERR_LISTS', 'lists', 'key tiles'],
     ['disposed lists', { lists: gone }, 'ERR_DISPOSED', 'lists', 'disposed'],
-    ['lists on another device', { lists: away }, 'ERR_DEVICE', 'lists', 'cuda:0'],
+    ['lists on another device', { lists: away }, 'ERR_DEVICE', 'lists', 'cuda:7'],
   ];
 };
 

@@ -6,7 +6,6 @@ import { CaseRows } from '../../lib/check/report.js';
 import {
   blockSparseAttention,
   memory,
-  Tensor,
   tile,
   tilePooling,
   tileSelection,
@@ -14,6 +13,7 @@ import {
 } from '../../lib/index.js';
 import { expectError } from './misuse.js';
 import { expectRows, inContext, useGuardedMemory } from './support.js';
+import { fresh, here } from '../under-test.js';
 
 useGuardedMemory();
 
@@ -68,26 +68,26 @@ test('rows, progress, and nothing left behind', async () => {
   const before = memory();
   const only = ['tile', 'Tensor.cast'];
   const seen: string[] = [];
-  const report = await runCheck({ device: 'cpu', only }, ({ op, done, total, rows }) => {
+  const report = await runCheck({ device: here, only }, ({ op, done, total, rows }) => {
     seen.push(`${op} ${done}/${total}`);
     expect(rows.length).toBeGreaterThan(0);
   });
   const cases = CHECK_CASES.filter((c) => only.includes(c.op));
   expect(seen).toEqual(cases.map((c, i) => `${c.op} ${i + 1}/${cases.length}`));
-  expect(report).toMatchObject({ device: 'cpu', seed: 1, failed: 0, passed: report.rows.length, ok: true });
+  expect(report).toMatchObject({ device: here.toString(), seed: 1, failed: 0, passed: report.rows.length, ok: true });
   expect(report.rows.map((row) => row.tensor).slice(-2)).toEqual(['output', 'dx']);
   expect(report.seconds).toBeGreaterThan(0);
   expect(memory()).toEqual(before);
 });
 
 test('random numbers and casts are those of their definitions', async () => {
-  const { rows } = await runCheck({ device: 'cpu', only: ['Tensor.randbits', 'Tensor.randn', 'Tensor.cast'] });
+  const { rows } = await runCheck({ device: here, only: ['Tensor.randbits', 'Tensor.randn', 'Tensor.cast'] });
   expectRows(rows);
 });
 
 test('the same seed gives the same rows, whichever other operations run; another seed others', async () => {
   const rows = async (seed: number, only: string[]) => {
-    const report = await runCheck({ device: 'cpu', seed, only });
+    const report = await runCheck({ device: here, seed, only });
     return report.rows.filter((row) => row.op === 'tileSelection');
   };
   const first = await rows(5, ['tileSelection']);
@@ -105,7 +105,7 @@ describe('what is wrong is found', () => {
     jest.spyOn(tile, 'forward').mockImplementation(() => {
       throw new Error('no kernel for that');
     });
-    const report = await runCheck({ device: 'cpu', only: ['tile'] });
+    const report = await runCheck({ device: here, only: ['tile'] });
     expect(report.ok).toBe(false);
     expect(report.failed).toBe(report.rows.length);
     const row = { op: 'tile', case: 'float32', tensor: 'all', ok: false, worst: null, error: 'no kernel for that' };
@@ -143,7 +143,7 @@ describe('what is wrong is found', () => {
     const actual = { ...blockSparseAttention };
     jest.spyOn(blockSparseAttention, 'backward').mockImplementation((saved, gradient) => {
       const grads = actual.backward(saved, gradient);
-      using element = Tensor.full([1], wrong, { dtype: grads.k.dtype });
+      using element = fresh.full([1], wrong, { dtype: grads.k.dtype });
       const values = grads.k.dataSync();
       values.fill(element.dataSync()[0]!, 64, 64 + count); // token 0, head 1
       grads.k.copyFrom(values);
@@ -197,7 +197,7 @@ test('wrong options', async () => {
   await failing({ only: ['pooling'] }, 'ERR_ARGUMENT', 'only');
   await failing({ device: 'tpu' }, 'ERR_DEVICE', 'device');
   for (const seed of [-1, 1.5, NaN, 2 ** 32, '1']) await failing({ seed }, 'ERR_ARGUMENT', 'seed');
-  expectError(() => Tensor.randn([1], { seed: -1 }), 'ERR_ARGUMENT', 'seed');
+  expectError(() => fresh.randn([1], { seed: -1 }), 'ERR_ARGUMENT', 'seed');
 });
 
 describe('a report', () => {

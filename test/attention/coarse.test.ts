@@ -1,8 +1,9 @@
 import fc from 'fast-check';
 import { type CoarseCase, checkCoarse } from '../../lib/check/coarse.js';
 import { tensorOf, valuesOf } from '../../lib/check/values.js';
-import { coarseAttention, Tensor, tidy } from '../../lib/index.js';
-import { cpu, expectCase, heads, holds, useGuardedMemory } from './support.js';
+import { coarseAttention, type Tensor, tidy } from '../../lib/index.js';
+import { expectCase, heads, holds, useGuardedMemory } from './support.js';
+import { fresh, here } from '../under-test.js';
 
 useGuardedMemory();
 
@@ -52,8 +53,8 @@ test.each([63, 64, 65, 129])('%i key tiles', async (keyTiles) => {
 
 test('one key tile: its value, and an lse that is its score', async () => {
   const { output, saved } = tidy(() => {
-    const [q, k] = [Tensor.full([1, 3, 1, 64], 0.5), Tensor.full([1, 1, 1, 64], 2)];
-    const v = Tensor.randn([1, 1, 1, 64], { seed: 3 });
+    const [q, k] = [fresh.full([1, 3, 1, 64], 0.5), fresh.full([1, 1, 1, 64], 2)];
+    const v = fresh.randn([1, 1, 1, 64], { seed: 3 });
     return coarseAttention.forward({ q, k, v });
   });
   expect([...(await valuesOf(saved.lse))]).toEqual([8, 8, 8]); // 64 * 0.5 * 2 / sqrt(64)
@@ -67,14 +68,14 @@ test('one key tile: its value, and an lse that is its score', async () => {
 async function withNaN(where: 'q' | 'k' | 'v') {
   const [batch, tile] = [1, 3];
   const shapes = { q: [2, 5, 4, 64], k: [2, 6, 2, 64], v: [2, 6, 2, 64] } as const;
-  const tensors = { q: cpu, k: cpu, v: cpu } as unknown as Record<'q' | 'k' | 'v', Tensor>;
+  const tensors = { q: here, k: here, v: here } as unknown as Record<'q' | 'k' | 'v', Tensor>;
   for (const [seed, name] of (['q', 'k', 'v'] as const).entries()) {
     const shape = shapes[name];
-    const random = Tensor.randn(shape, { seed });
+    const random = fresh.randn(shape, { seed });
     const values = await valuesOf(random);
     random.dispose();
     if (name === where) values[(batch * shape[1] + tile) * shape[2] * 64] = NaN; // head 0, channel 0
-    tensors[name] = tensorOf(values, shape, 'float32', cpu);
+    tensors[name] = tensorOf(values, shape, 'float32', here);
   }
   const { output, saved } = coarseAttention.forward(tensors);
   const got = await valuesOf(output);

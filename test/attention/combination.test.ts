@@ -1,8 +1,9 @@
 import fc from 'fast-check';
 import { checkCombination, type CombinationCase } from '../../lib/check/combination.js';
 import { tensorOf, valuesOf } from '../../lib/check/values.js';
-import { gatedCombination, Tensor, TileGrid, tidy } from '../../lib/index.js';
-import { cpu, expectCase, formats, grids, heads, holds, useGuardedMemory } from './support.js';
+import { gatedCombination, TileGrid, tidy } from '../../lib/index.js';
+import { expectCase, formats, grids, heads, holds, useGuardedMemory } from './support.js';
+import { fresh, here } from '../under-test.js';
 
 useGuardedMemory();
 
@@ -22,7 +23,7 @@ test('the gated sum and the gradient of whatever was given', async () => {
 
 const grid = new TileGrid({ tokens: [1, 2, 3] });
 const shape = [1, 6, 1, 64];
-const constant = (value: number, of = shape) => Tensor.full(of, value);
+const constant = (value: number, of = shape) => fresh.full(of, value);
 
 test('by hand', async () => {
   const { output, grads } = tidy(() => {
@@ -49,7 +50,7 @@ test('by hand', async () => {
 
 test('without gates and without a coarse output nothing is changed', async () => {
   const values = Float64Array.from({ length: 6 * 64 }, (_, i) => [NaN, -0, Infinity, 1.5][i % 4]!);
-  const fine = tensorOf(values, shape, 'bfloat16', cpu);
+  const fine = tensorOf(values, shape, 'bfloat16', here);
   const { output, grads } = tidy(() => {
     const forward = gatedCombination.forward({ fine, grid });
     return { output: forward.output, grads: gatedCombination.backward(forward.saved, { output: fine }) };

@@ -1,15 +1,8 @@
 import { type AttentionCase, checkDense } from '../../lib/check/fine.js';
-import {
-  blockSparseAttention,
-  denseAttention,
-  type Order,
-  Tensor,
-  TileGrid,
-  TileLists,
-  tidy,
-} from '../../lib/index.js';
+import { blockSparseAttention, denseAttention, type Order, TileGrid, tidy } from '../../lib/index.js';
 import { layoutOf, type OracleGrid } from '../../lib/oracle/index.js';
 import { attentionCases, bitsOfAll, expectCase, holds, useGuardedMemory } from './support.js';
+import { fresh } from '../under-test.js';
 
 useGuardedMemory();
 
@@ -51,12 +44,12 @@ test.each(['grid', 'tiled'] as const)(
     const dims = { batch: 2, heads: 2, queryTiles: tiles, keyTiles: tiles };
     const all = Array.from({ length: 4 * tiles }, () => Array.from({ length: tiles }, (_, tile) => tile));
     const results = tidy(() => {
-      const random = (seed: number) => Tensor.randn([2, grid.rows(order), 2, 96], { seed, dtype: 'bfloat16' });
+      const random = (seed: number) => fresh.randn([2, grid.rows(order), 2, 96], { seed, dtype: 'bfloat16' });
       const [q, k, v, d] = [random(1), random(2), random(3), random(4)];
       const dense = denseAttention.forward({ q, k, v, grid, order });
       const grads = denseAttention.backward(dense.saved, { output: d });
       const found = [{ output: dense.output, lse: dense.saved.lse, ...grads }];
-      for (const lists of [TileLists.full(dims), TileLists.from(all, dims)]) {
+      for (const lists of [fresh.fullLists(dims), fresh.lists(all, dims)]) {
         const sparse = blockSparseAttention.forward({ q, k, v, grid, order, lists });
         const sparseGrads = blockSparseAttention.backward(sparse.saved, { output: d });
         found.push({ output: sparse.output, lse: sparse.saved.lse, ...sparseGrads });

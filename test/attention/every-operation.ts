@@ -3,18 +3,21 @@ import {
   blockSparseAttention,
   coarseAttention,
   denseAttention,
+  type Device,
   type DType,
   gatedCombination,
   type Order,
   Tensor,
   TileGrid,
   TileLists,
+  tidy,
   tile,
   tilePooling,
   tileSelection,
   untile,
   videoSparseAttention,
 } from '../../lib/index.js';
+import { here } from '../under-test.js';
 
 export const GRID = new TileGrid({ tokens: [5, 6, 9], prefix: 67 });
 export const KEY_GRID = new TileGrid({ tokens: [3, 9, 9], tile: [2, 4, 8], prefix: 3 });
@@ -32,10 +35,11 @@ export type Inputs = Readonly<
   Record<'q' | 'k' | 'v' | 'gate' | 'otherGate' | 'dOutput' | 'qc' | 'kc' | 'vc' | 'dCoarse', Tensor>
 >;
 
-export function makeInputs(dtype: DType): Inputs {
+export function makeInputs(dtype: DType, device: Device = here): Inputs {
   const tokens = (grid: TileGrid, heads: number, seed: number) =>
-    Tensor.randn([BATCH, grid.length, heads, D], { seed, dtype });
-  const pooled = (tiles: number, heads: number, seed: number) => Tensor.randn([BATCH, tiles, heads, D], { seed });
+    Tensor.randn([BATCH, grid.length, heads, D], { seed, dtype, device });
+  const pooled = (tiles: number, heads: number, seed: number) =>
+    Tensor.randn([BATCH, tiles, heads, D], { seed, device });
   return {
     q: tokens(GRID, HEADS, 1),
     k: tokens(KEY_GRID, KEY_HEADS, 2),
@@ -182,4 +186,20 @@ export function toGridOrder(name: string, tensor: Tensor, grid: TileGrid | undef
   if (name !== 'lse') return untile.forward({ x: tensor, grid }).output;
   const flat = tensor.reshape([BATCH * HEADS, grid.slots]);
   return untile.forward({ x: flat, grid }).output.reshape([BATCH, HEADS, grid.length]);
+}
+
+/** Everything that every operation computes, by operation and name, tokens in grid order. */
+export function everything(inputs: Inputs, order: Order): Record<string, Tensor> {
+  return tidy(() => {
+    const found: Record<string, Tensor> = {};
+    const ordered = inOrder(inputs, order);
+    for (const one of OPERATIONS) {
+      const { outputs, saved } = one.forward(ordered, order);
+      for (const [name, tensor] of Object.entries({ ...outputs, ...one.backward(saved, ordered) })) {
+        found[`${one.name}.${name}`] = toGridOrder(name, tensor, one.grids[name], order);
+      }
+    }
+    for (const [name, tensor] of Object.entries(select(inputs))) found[`tileSelection.${name}`] = tensor;
+    return found;
+  });
 }

@@ -1,9 +1,10 @@
 import fc from 'fast-check';
 import { type BlockSparseCase, checkBlockSparse } from '../../lib/check/fine.js';
 import { tensorOf, valuesOf } from '../../lib/check/values.js';
-import { blockSparseAttention, Tensor, TileGrid, TileLists, tidy } from '../../lib/index.js';
+import { blockSparseAttention, type Tensor, TileGrid, tidy } from '../../lib/index.js';
 import { layoutOf, type OracleGrid } from '../../lib/oracle/index.js';
-import { attentionCases, cpu, expectCase, holds, listsOf, tilesOf, useGuardedMemory } from './support.js';
+import { attentionCases, expectCase, holds, listsOf, tilesOf, useGuardedMemory } from './support.js';
+import { fresh, here } from '../under-test.js';
 
 useGuardedMemory();
 
@@ -54,15 +55,15 @@ const LISTS = Array.from({ length: 2 * 4 * tiles }, (_, row) => {
 async function run(change: (values: Record<Name, Float64Array>) => void): Promise<Record<string, Float64Array>> {
   const values = {} as Record<Name, Float64Array>;
   for (const [seed, name] of (Object.keys(SHAPES) as Name[]).entries()) {
-    using random = Tensor.randn(SHAPES[name], { seed });
+    using random = fresh.randn(SHAPES[name], { seed });
     values[name] = await valuesOf(random);
   }
   change(values);
   const results = tidy(() => {
     const { q, k, v, d } = Object.fromEntries(
-      Object.entries(values).map(([name, array]) => [name, tensorOf(array, SHAPES[name as Name], 'float32', cpu)]),
+      Object.entries(values).map(([name, array]) => [name, tensorOf(array, SHAPES[name as Name], 'float32', here)]),
     ) as Record<Name, Tensor>;
-    const lists = TileLists.from(LISTS, DIMS);
+    const lists = fresh.lists(LISTS, DIMS);
     const { output, saved } = blockSparseAttention.forward({ q, k, v, lists, grid: new TileGrid(GRID) });
     const grads = blockSparseAttention.backward(saved, { output: d });
     return { output, lse: saved.lse, dq: grads.q, dk: grads.k, dv: grads.v };
@@ -144,9 +145,9 @@ describe('NaN reaches exactly the rows that read it', () => {
 test('an empty list: 0, lse -inf and no gradient; keys that nobody selected have none', async () => {
   const lists = LISTS.map((_, row) => (row % tiles === 2 ? [] : [0]));
   const { output, lse, dq, dk, dv } = tidy(() => {
-    const [q, k, v, d] = (Object.keys(SHAPES) as Name[]).map((name, seed) => Tensor.randn(SHAPES[name], { seed }));
+    const [q, k, v, d] = (Object.keys(SHAPES) as Name[]).map((name, seed) => fresh.randn(SHAPES[name], { seed }));
     const forward = blockSparseAttention.forward({
-      ...{ q: q!, k: k!, v: v!, grid: new TileGrid(GRID), lists: TileLists.from(lists, DIMS) },
+      ...{ q: q!, k: k!, v: v!, grid: new TileGrid(GRID), lists: fresh.lists(lists, DIMS) },
     });
     const grads = blockSparseAttention.backward(forward.saved, { output: d! });
     return { output: forward.output, lse: forward.saved.lse, dq: grads.q, dk: grads.k, dv: grads.v };

@@ -1,6 +1,7 @@
 import fc from 'fast-check';
-import { type ListsShape, memory, TileLists, tidy } from '../../lib/index.js';
+import { type ListsShape, memory, type TileLists, tidy } from '../../lib/index.js';
 import { holds, listsOf, useGuardedMemory } from './support.js';
+import { fresh } from '../under-test.js';
 
 useGuardedMemory();
 
@@ -50,17 +51,17 @@ async function contents(lists: TileLists): Promise<{ arrays: number[][]; bits: n
 test('from arrays, from CSR, from a mask: the same lists, bits and transpose', async () => {
   await holds(60, cases, async ([shape, lists]) => {
     const wanted = { arrays: lists, bits: lists, transpose: transposed(lists, shape) };
-    expect(await contents(TileLists.from(lists, shape))).toEqual(wanted);
-    expect(await contents(TileLists.fromMask(maskOf(lists, shape), shape))).toEqual(wanted);
+    expect(await contents(fresh.lists(lists, shape))).toEqual(wanted);
+    expect(await contents(fresh.listsFromMask(maskOf(lists, shape), shape))).toEqual(wanted);
     const offsets = Int32Array.from([0, ...lists.map((list) => list.length)]);
     for (let row = 0; row < lists.length; row++) offsets[row + 1]! += offsets[row]!;
-    expect(await contents(TileLists.from({ offsets, indices: Int32Array.from(lists.flat()) }, shape))).toEqual(wanted);
+    expect(await contents(fresh.lists({ offsets, indices: Int32Array.from(lists.flat()) }, shape))).toEqual(wanted);
   });
 });
 
 test('the transpose of the transpose is the lists', async () => {
   await holds(20, cases, async ([shape, lists]) => {
-    const again = tidy(() => TileLists.from(lists, shape).transpose().transpose());
+    const again = tidy(() => fresh.lists(lists, shape).transpose().transpose());
     expect(await again.toArrays()).toEqual(lists);
     again.dispose();
   });
@@ -69,14 +70,14 @@ test('the transpose of the transpose is the lists', async () => {
 test('full lists take no memory and are those of every tile', async () => {
   const shape = { batch: 2, heads: 3, queryTiles: 4, keyTiles: 35 };
   const all = Array.from({ length: 35 }, (_, tile) => tile);
-  const full = TileLists.full(shape);
+  const full = fresh.fullLists(shape);
   expect(full.isFull).toBe(true);
   expect(memory().numBytes).toBe(0);
   const found = await contents(full);
   expect(found.arrays).toEqual(new Array(24).fill(all));
   expect(found.bits).toEqual(found.arrays);
   expect(found.transpose).toEqual(new Array(2 * 3 * 35).fill([0, 1, 2, 3]));
-  const everything = TileLists.from(found.arrays, shape);
+  const everything = fresh.lists(found.arrays, shape);
   expect(everything.isFull).toBe(false);
   expect((await contents(everything)).transpose).toEqual(found.transpose);
 });
@@ -86,11 +87,7 @@ test('lists are copied', async () => {
   const [offsets, indices] = [Int32Array.of(0, 2, 3), Int32Array.of(0, 3, 1)];
   const mask = Uint8Array.of(1, 0, 0, 1, 0, 1, 0, 0);
   const arrays = [[0, 3], [1]];
-  const made = [
-    TileLists.from(arrays, shape),
-    TileLists.from({ offsets, indices }, shape),
-    TileLists.fromMask(mask, shape),
-  ];
+  const made = [fresh.lists(arrays, shape), fresh.lists({ offsets, indices }, shape), fresh.listsFromMask(mask, shape)];
   arrays[0]!.fill(2);
   for (const array of [offsets, indices, mask]) array.fill(1);
   for (const lists of made) {
@@ -101,27 +98,27 @@ test('lists are copied', async () => {
 
 test('dispose, using and tidy give memory back', () => {
   const shape = { batch: 1, heads: 1, queryTiles: 1, keyTiles: 4 };
-  const lists = TileLists.from([[1]], shape);
+  const lists = fresh.lists([[1]], shape);
   expect(lists.disposed).toBe(false);
   lists.dispose();
   lists.dispose();
   expect(lists.disposed).toBe(true);
-  const full = TileLists.full(shape);
+  const full = fresh.fullLists(shape);
   full.dispose();
   expect(full.disposed).toBe(true);
   {
-    using held = TileLists.from([[1, 2]], shape);
+    using held = fresh.lists([[1, 2]], shape);
     expect(held.disposed).toBe(false);
   }
   const kept = tidy(() => {
-    TileLists.from([[3]], shape);
-    return { lists: TileLists.from([[0]], shape) };
+    fresh.lists([[3]], shape);
+    return { lists: fresh.lists([[0]], shape) };
   });
   expect(memory().numTensors).toBe(2); // offsets and indices
   kept.lists.dispose();
 });
 
 test('a text says what they are', () => {
-  using lists = TileLists.from([[1], []], { batch: 1, heads: 1, queryTiles: 2, keyTiles: 4 });
+  using lists = fresh.lists([[1], []], { batch: 1, heads: 1, queryTiles: 2, keyTiles: 4 });
   expect(String(lists)).toBe('TileLists([1, 1, 2, 4], 1 entries)');
 });

@@ -1,5 +1,6 @@
 /** Wrong calls and the typed errors they must give. */
 import { Device, type ErrorCode, memory, Tensor, VsaError, VsaRangeError, VsaTypeError } from '../../lib/index.js';
+import { here } from '../under-test.js';
 
 /** What is wrong, the code, the argument that is named, and what the sentence must say besides. */
 export type Misuse = readonly [
@@ -38,7 +39,7 @@ export function testMisuses(
   valid: () => object,
   misuses: () => readonly Misuse[],
 ): void {
-  test.each([undefined, 'auto', 'cpu'])('the valid call is valid, with backend %s', (backend) => {
+  test.each([undefined, 'auto', here.type])('the valid call is valid, with backend %s', (backend) => {
     call({ ...valid(), ...(backend !== undefined && { backend }) } as never);
   });
   // Tables are made inside the test: they hold tensors.
@@ -54,10 +55,10 @@ export function testMisuses(
   });
 }
 
-/** The same memory, said to be on a GPU that is not there: what mixing devices looks like to a check. */
+/** The same memory, said to be on a GPU that is not there (`cuda:7`): what mixing devices looks like to a check. */
 export function elsewhere(tensor: Tensor): Tensor {
   const other = Object.create(Device.prototype) as Device;
-  Object.defineProperties(other, { type: { value: 'cuda' }, index: { value: 0 }, name: { value: 'a GPU' } });
+  Object.defineProperties(other, { type: { value: 'cuda' }, index: { value: 7 }, name: { value: 'a GPU' } });
   const moved = tensor.reshape(tensor.shape);
   Object.defineProperty(moved, 'device', { value: other });
   return moved;

@@ -1,9 +1,10 @@
 import fc from 'fast-check';
 import { checkSelection, type SelectionCase } from '../../lib/check/selection.js';
 import { valuesOf } from '../../lib/check/values.js';
-import { type PrefixMode, Tensor, TileGrid, tidy, tileSelection } from '../../lib/index.js';
+import { type PrefixMode, TileGrid, tidy, tileSelection } from '../../lib/index.js';
 import { type OracleGrid, selectTiles } from '../../lib/oracle/index.js';
 import { expectCase, grids, heads, holds, useGuardedMemory } from './support.js';
+import { fresh } from '../under-test.js';
 
 useGuardedMemory();
 
@@ -92,7 +93,7 @@ async function expectRanking({ scores, prefixTiles, topK, prefix, includeSelf }:
     const k = new Float32Array(tiles * 64);
     scores.forEach((score, j) => (k[j * 64] = keyFor(score)));
     const result = tileSelection.forward({
-      ...{ q: Tensor.from(q, [1, tiles, 1, 64]), k: Tensor.from(k, [1, tiles, 1, 64]), grid: new TileGrid(grid) },
+      ...{ q: fresh.from(q, [1, tiles, 1, 64]), k: fresh.from(k, [1, tiles, 1, 64]), grid: new TileGrid(grid) },
       ...{ topK, prefix, includeSelf, scale: SCALE, returnScores: true },
     });
     return { lists: result.lists, ranked: result.scores! };
@@ -138,14 +139,14 @@ async function first(scores: readonly number[], topK: number): Promise<number[]>
   await expectRanking({ scores, prefixTiles: 0, topK, prefix: 'exempt', includeSelf: false });
   const tiles = scores.length;
   const lists = tidy(() => {
-    const q = Tensor.from(
+    const q = fresh.from(
       new Float32Array(tiles * 64).map((_, i) => (i % 64 === 0 ? 1 : 0)),
       [1, tiles, 1, 64],
     );
     const k = new Float32Array(tiles * 64);
     scores.forEach((score, j) => (k[j * 64] = keyFor(score)));
     const grid = new TileGrid({ tokens: [1, 1, tiles], tile: [64, 1, 1] });
-    return tileSelection.forward({ q, k: Tensor.from(k, [1, tiles, 1, 64]), grid, topK, scale: SCALE }).lists;
+    return tileSelection.forward({ q, k: fresh.from(k, [1, tiles, 1, 64]), grid, topK, scale: SCALE }).lists;
   });
   const [list] = await lists.toArrays();
   lists.dispose();
@@ -168,7 +169,7 @@ test('by hand: ties to the lowest index, zeros equal, NaN below -inf', async () 
 
 test('NaN in a pooled key or query', async () => {
   const grid = new TileGrid({ tokens: [4, 8, 16] }); // eight tiles
-  const random = (seed: number) => tidy(() => Tensor.randn([1, 8, 1, 64], { seed }));
+  const random = (seed: number) => tidy(() => fresh.randn([1, 8, 1, 64], { seed }));
   const [q, k] = [random(1), random(2)];
   const values = { q: (await q.data()) as Float32Array, k: (await k.data()) as Float32Array };
   values.q[5 * 64 + 3] = NaN;

@@ -4,10 +4,9 @@ import { native } from '../../lib/binding.js';
 import type { AttentionCase } from '../../lib/check/fine.js';
 import type { CheckRow } from '../../lib/check/report.js';
 import { CaseContext } from '../../lib/check/values.js';
-import { device, memory, type Tensor } from '../../lib/index.js';
+import { memory, type Tensor } from '../../lib/index.js';
 import { layoutOf, type OracleGrid } from '../../lib/oracle/index.js';
-
-export const cpu = device('cpu');
+import { here } from '../under-test.js';
 
 /**
  * From here on fresh memory is full of NaN, so that an element that is not written shows, and lies between guard
@@ -16,6 +15,7 @@ export const cpu = device('cpu');
 export function useGuardedMemory(): void {
   let left = { numTensors: 0, numBytes: 0 };
   beforeAll(() => {
+    left = memory();
     native().debugMemory(true);
   });
   afterEach(() => {
@@ -24,14 +24,14 @@ export function useGuardedMemory(): void {
     expect(left).toEqual(before);
   });
   afterAll(async () => {
-    await cpu.synchronize(); // guards are looked at when memory is freed, after the last operation on it
+    await here.synchronize(); // guards are looked at when memory is freed, after the last operation on it
     expect(native().debugMemory(false)).toBe(0);
   });
 }
 
 /** Runs a test with a context of its own, and gives back what it holds. */
 export async function inContext<T>(seed: number, body: (context: CaseContext) => Promise<T>): Promise<T> {
-  const context = new CaseContext(cpu, BigInt(seed) << 20n);
+  const context = new CaseContext(here, BigInt(seed) << 20n);
   try {
     return await body(context);
   } finally {

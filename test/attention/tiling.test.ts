@@ -1,8 +1,9 @@
 import fc from 'fast-check';
 import { checkTiling } from '../../lib/check/tiling.js';
 import { tensorOf, valuesOf } from '../../lib/check/values.js';
-import { Tensor, tidy, tile, TileGrid, untile } from '../../lib/index.js';
-import { bitsOf, cpu, expectCase, grids, holds, useGuardedMemory } from './support.js';
+import { tidy, tile, TileGrid, untile } from '../../lib/index.js';
+import { bitsOf, expectCase, grids, holds, useGuardedMemory } from './support.js';
+import { fresh, here } from '../under-test.js';
 
 useGuardedMemory();
 
@@ -21,7 +22,7 @@ test.each(['tile', 'untile'] as const)('%s moves rows, and its gradient moves th
 test('rows keep their bits, those of every NaN included', async () => {
   const grid = new TileGrid({ tokens: [3, 5, 6], prefix: 7 });
   const bits = Uint16Array.from({ length: 2 * grid.length * 3 }, (_, i) => 0x7f80 + (i % 128) + (i % 2) * 0x8000);
-  const x = Tensor.from(bits, [2, grid.length, 3], { dtype: 'bfloat16' });
+  const x = fresh.from(bits, [2, grid.length, 3], { dtype: 'bfloat16' });
   const back = tidy(() => untile.forward({ x: tile.forward({ x, grid }).output, grid }).output);
   expect(await bitsOf(back)).toBe(await bitsOf(x));
   x.dispose();
@@ -30,7 +31,7 @@ test('rows keep their bits, those of every NaN included', async () => {
 
 test('the slots are those of permutation()', async () => {
   const grid = new TileGrid({ tokens: [3, 9, 6], tile: [2, 4, 8], prefix: 70 });
-  const table = Tensor.from(
+  const table = fresh.from(
     Int32Array.from({ length: grid.length }, (_, n) => n + 1),
     [1, grid.length],
   );
@@ -42,7 +43,7 @@ test('the slots are those of permutation()', async () => {
 
 test('an empty batch', () => {
   const grid = new TileGrid({ tokens: [3, 5, 6] });
-  const shape = tidy(() => tile.forward({ x: Tensor.zeros([0, grid.length, 4]), grid }).output.shape);
+  const shape = tidy(() => tile.forward({ x: fresh.zeros([0, grid.length, 4]), grid }).output.shape);
   expect(shape).toEqual([0, grid.slots, 4]);
 });
 
@@ -51,7 +52,7 @@ test('padding of any bits is dropped', async () => {
   for (const padding of [NaN, Infinity, -1]) {
     const values = new Float64Array(64).fill(padding);
     values.set([5, 6]);
-    const x = tensorOf(values, [1, 64], 'float32', cpu);
+    const x = tensorOf(values, [1, 64], 'float32', here);
     const { output, saved } = untile.forward({ x, grid });
     expect([...(await valuesOf(output))]).toEqual([5, 6]);
     const { x: dx } = untile.backward(saved, { output });

@@ -7,7 +7,7 @@ import {
   denseAttention,
   gatedCombination,
   type Order,
-  Tensor,
+  type Tensor,
   TileGrid,
   tidy,
   tilePooling,
@@ -16,6 +16,7 @@ import {
 } from '../../lib/index.js';
 import { layoutOf } from '../../lib/oracle/index.js';
 import { attentionCases, bitsOfAll, expectCase, holds, listsOf, tilesOf, useGuardedMemory } from './support.js';
+import { fresh } from '../under-test.js';
 
 useGuardedMemory();
 
@@ -60,7 +61,7 @@ const GRID = new TileGrid({ tokens: [5, 6, 7], prefix: 66 });
 const KEY_GRID = new TileGrid({ tokens: [3, 9, 9], tile: [2, 4, 8], prefix: 3 });
 
 function inputs(order: Order, dtype: 'float32' | 'bfloat16') {
-  const random = (rows: number, heads: number, seed: number) => Tensor.randn([2, rows, heads, 64], { seed, dtype });
+  const random = (rows: number, heads: number, seed: number) => fresh.randn([2, rows, heads, 64], { seed, dtype });
   const [rows, keyRows] = [GRID.rows(order), KEY_GRID.rows(order)];
   return {
     ...{ q: random(rows, 4, 1), k: random(keyRows, 2, 2), v: random(keyRows, 2, 3) },
@@ -151,7 +152,7 @@ test("a coarse gate of 1 is 'add'; a fine gate of 1 is none; K = N is dense atte
   const { add, gated, all, dense } = tidy(() => {
     const { q, k, v } = inputs('grid', 'float32');
     const common = { q, k, v, grid: GRID, keyGrid: KEY_GRID };
-    const gate = Tensor.full(q.shape, 1);
+    const gate = fresh.full(q.shape, 1);
     const forward = (options: object) => videoSparseAttention.forward({ ...common, topK: 2, ...options }).output;
     return {
       add: forward({ coarse: 'add' }),
@@ -167,7 +168,7 @@ test("a coarse gate of 1 is 'add'; a fine gate of 1 is none; K = N is dense atte
 
 test('own tiles forced: every video query tile attends to itself', async () => {
   const lists = tidy(() => {
-    const random = (seed: number) => Tensor.randn([1, GRID.length, 2, 64], { seed });
+    const random = (seed: number) => fresh.randn([1, GRID.length, 2, 64], { seed });
     const options = { q: random(1), k: random(2), v: random(3), grid: GRID, topK: 1, includeSelf: true };
     return videoSparseAttention.forward(options).saved.lists;
   });

@@ -1,4 +1,4 @@
-/** Memory that is exhausted, and memory that must stay flat. */
+/** Memory of the CPU: exhausted, and that must stay flat. A GPU's is in test/gpu. */
 
 import { totalmem } from 'node:os';
 import { memory } from '../../lib/device/device.js';
@@ -8,15 +8,16 @@ import { runProgram } from './node.js';
 
 /** A program's process has this much address space, in KiB: Node takes 1.1 to 1.5 GiB of it at its start. */
 const LIMIT = 2_100_000;
-const limited = { prefix: ['sh', '-c', `ulimit -v ${LIMIT}; exec "$@"`, 'sh'] };
+const onCpu = { device: 'cpu' } as const;
+const limited = { ...onCpu, prefix: ['sh', '-c', `ulimit -v ${LIMIT}; exec "$@"`, 'sh'] };
 
 describe('out of memory', () => {
   const tooMany = Math.ceil(totalmem() / 4) + 1;
 
   test.each([
-    ['zeros', () => Tensor.zeros([tooMany]), tooMany * 4],
-    ['randn in 16 bits', () => Tensor.randn([2, tooMany], { dtype: 'bfloat16' }), tooMany * 4],
-    ['more than any machine has', () => Tensor.full([2 ** 49], 1), 2 ** 51],
+    ['zeros', () => Tensor.zeros([tooMany], onCpu), tooMany * 4],
+    ['randn in 16 bits', () => Tensor.randn([2, tooMany], { dtype: 'bfloat16', ...onCpu }), tooMany * 4],
+    ['more than any machine has', () => Tensor.full([2 ** 49], 1, onCpu), 2 ** 51],
   ])('%s: a typed error with the numbers, and life goes on', (_, call, bytes) => {
     let error: unknown;
     try {
@@ -33,7 +34,7 @@ describe('out of memory', () => {
     expect(totalBytes).toBeLessThanOrEqual(totalmem());
     expect(message).toContain(`got ${freeBytes} bytes free of ${totalBytes}, wanted ${bytes}`);
     expect(memory()).toEqual({ numTensors: 0, numBytes: 0 });
-    using next = Tensor.full([3], 1.5);
+    using next = Tensor.full([3], 1.5, onCpu);
     expect([...next.dataSync()]).toEqual([1.5, 1.5, 1.5]);
   });
 
@@ -110,7 +111,7 @@ describe('flat memory', () => {
       await vsa.device().synchronize();
       report({ start, end: vsa.memory(), grown: rss() - warm });`;
     // V8's own heap would grow with its young generation.
-    const result = await runProgram(body, { flags: ['--max-semi-space-size=1'] });
+    const result = await runProgram(body, { ...onCpu, flags: ['--max-semi-space-size=1'] });
     const { start, end, grown } = result as { start: unknown; end: unknown; grown: number };
     expect(end).toEqual(start);
     expect(start).toMatchObject({ numTensors: 5 });
@@ -119,7 +120,8 @@ describe('flat memory', () => {
 
   // Or the memory of all its steps would be held at once. The first operations keep the queue busy for a while.
   test('a loop that never awaits: calls wait where the queue is full, reads do not', async () => {
-    const result = await runProgram(`
+    const result = await runProgram(
+      `
       vsa.setCpuThreads(1);
       const attend = () => vsa.tidy(() => {
         const q = vsa.Tensor.randn([1, 2048, 8, 64]);
@@ -144,7 +146,9 @@ describe('flat memory', () => {
       const waited = elapsed();
       await Promise.all(reads);
       await idle();
-      report({ launched, read, waited, all: elapsed() });`);
+      report({ launched, read, waited, all: elapsed() });`,
+      onCpu,
+    );
     const { launched, read, waited, all } = result as Record<string, number>;
     expect(launched! / all!).toBeLessThan(0.5);
     expect(read! / all!).toBeLessThan(0.6);

@@ -2,6 +2,7 @@
 
 import { spawn } from 'node:child_process';
 import { join } from 'node:path';
+import { here } from '../under-test.js';
 
 export const ROOT = join(__dirname, '..', '..');
 export const DIST = join(ROOT, 'dist', 'index.js');
@@ -18,16 +19,23 @@ export interface NodeOptions {
   /** Beside those of this process. */
   env?: Readonly<Record<string, string>>;
   cwd?: string;
+  /** What `device()` gives there: it sees no GPU if that is the CPU. Default: the device under test. */
+  device?: 'cpu' | 'cuda';
   /** Runs the command with these words before `node`. */
   prefix?: readonly string[];
 }
 
 /** Runs a program given as text and waits for its end. */
 export function runNode(source: string, options: NodeOptions = {}): Promise<Outcome> {
-  const { flags = [], env = {}, cwd = ROOT, prefix = [] } = options;
+  const { flags = [], env = {}, cwd = ROOT, device = here.type, prefix = [] } = options;
+  const gpus = device === 'cpu' ? { CUDA_VISIBLE_DEVICES: '' } : {};
   const [command, ...args] = [...prefix, process.execPath, ...flags, '-e', source];
   return new Promise((resolve, reject) => {
-    const child = spawn(command, args, { cwd, env: { ...process.env, ...env }, stdio: ['ignore', 'pipe', 'pipe'] });
+    const child = spawn(command, args, {
+      cwd,
+      env: { ...process.env, ...gpus, ...env },
+      stdio: ['ignore', 'pipe', 'pipe'],
+    });
     const timer = setTimeout(() => child.kill('SIGKILL'), 50_000);
     let [stdout, stderr] = ['', ''];
     child.stdout.setEncoding('utf8').on('data', (text: string) => (stdout += text));

@@ -5,8 +5,11 @@ import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSyn
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { CHECKED_OPS } from '../../lib/check/index.js';
-import { OPERATIONS } from '../../lib/attention/backends.js';
+import { type BackendSupport, OPERATIONS } from '../../lib/attention/backends.js';
+import { here } from '../under-test.js';
 
+/** On the device under test. */
+const ON = ['--device', here.toString()];
 const MAIN = join(__dirname, '..', '..', 'dist', 'cli', 'main.js');
 
 let folder: string;
@@ -31,8 +34,8 @@ interface Info {
   package: string;
   addon: { version: string; cuda: string | null };
   cpu: { threads: number };
-  cuda: { problem: string; devices: unknown[] };
-  backends: { operation: string; backend: string; serves: boolean; why: string }[];
+  cuda: { problem: string; devices: { index: number; hasCode: boolean }[] };
+  backends: Record<string, BackendSupport[]>;
 }
 
 describe('vsa', () => {
@@ -85,17 +88,21 @@ describe('vsa info', () => {
     expect(info.package).toBe(info.addon.version);
     expect(info.cpu.threads).toBe(3);
     expect(info.cuda.devices.length > 0 || info.cuda.problem !== '').toBe(true);
-    expect(new Set(info.backends.map((row) => row.operation))).toEqual(new Set(OPERATIONS));
-    for (const row of info.backends) {
-      expect(row.serves).toBe(row.backend === 'cpu');
-      expect(row.why === '').toBe(row.serves);
+    const gpus = info.cuda.devices.filter((gpu) => gpu.hasCode).map((gpu) => `cuda:${gpu.index}`);
+    expect(Object.keys(info.backends)).toEqual(['cpu', ...gpus]);
+    for (const [device, rows] of Object.entries(info.backends)) {
+      expect(new Set(rows.map((row) => row.operation))).toEqual(new Set(OPERATIONS));
+      for (const row of rows) {
+        if (row.backend !== 'sm90') expect(row.serves).toBe(row.backend === device.replace(/:.*/, ''));
+        expect(row.why === '').toBe(row.serves);
+      }
     }
   });
 });
 
 describe('vsa check', () => {
   test('an operation: a table, all rows hold, exit 0', () => {
-    const { status, stdout } = vsa(['check', '--device', 'cpu', '--only', 'coarseAttention']);
+    const { status, stdout } = vsa(['check', ...ON, '--only', 'coarseAttention']);
     expect(status).toBe(0);
     for (const text of ['coarseAttention', 'lse', 'dq', 'dk', 'dv', 'worst element', '0 failed']) {
       expect(stdout).toContain(text);
@@ -103,7 +110,7 @@ describe('vsa check', () => {
   });
 
   test('--json: every row with its verdict and the place of its worst element', () => {
-    const { status, stdout } = vsa(['check', '--only', 'tilePooling', 'tile', '--json', '--seed', '7']);
+    const { status, stdout } = vsa(['check', ...ON, '--only', 'tilePooling', 'tile', '--json', '--seed', '7']);
     const report = JSON.parse(stdout) as {
       ok: boolean;
       seed: number;
@@ -119,7 +126,7 @@ describe('vsa check', () => {
   });
 
   test('a device that is not there: exit 1, the code and the reason', () => {
-    const { status, stdout, stderr } = vsa(['check', '--device', 'cuda:7', '--json']);
+    const { status, stdout, stderr } = vsa(['check', '--device', 'cuda:99', '--json']);
     expect(status).toBe(1);
     expect(JSON.parse(stdout)).toMatchObject({ error: { code: 'ERR_DEVICE' } });
     expect(stderr).toContain('[ERR_DEVICE]');
@@ -127,7 +134,7 @@ describe('vsa check', () => {
 });
 
 describe('vsa demo', () => {
-  const SMALL = ['demo', '--grid', '5x6x7', '--heads', '1'];
+  const SMALL = ['demo', ...ON, '--grid', '5x6x7', '--heads', '1'];
 
   test('writes the report, prints a summary, leaves no other file', () => {
     const out = join(folder, 'demo', 'report.html');

@@ -4,6 +4,7 @@ import { chmodSync, existsSync, mkdirSync, readFileSync, readdirSync, writeFileS
 import { join, resolve } from 'node:path';
 
 import { temporaryFolder } from './support.js';
+import { here } from '../under-test.js';
 
 // The compiled command, which `npm test` builds first: a signal must meet a real process.
 const COMMAND = resolve(__dirname, '../../dist/cli/main.js');
@@ -17,7 +18,7 @@ function start(
 ): { child: ChildProcess; inside: string } {
   const inside = join(folder, name);
   mkdirSync(inside);
-  const child = spawn(process.execPath, [COMMAND, 'demo', '--device', 'cpu', ...args], {
+  const child = spawn(process.execPath, [COMMAND, 'demo', '--device', here.toString(), ...args], {
     cwd: inside,
     env: { ...process.env, ...env },
     stdio: ['ignore', 'ignore', 'pipe'],

@@ -1,8 +1,9 @@
-import { TileGrid, device, memory, topK } from '../../lib/index.js';
+import { TileGrid, memory, topK } from '../../lib/index.js';
 import { compareOutputs, measure } from '../../lib/demo/measure.js';
 import type { Measurement } from '../../lib/demo/measure.js';
 import { heldByBest, massCurve } from '../../lib/demo/mass.js';
 import { createProgress } from '../../lib/demo/progress.js';
+import { here } from '../under-test.js';
 import { memoryIo, noiseBytes } from './support.js';
 
 const grid = new TileGrid({ tokens: [5, 6, 9] }); // partial along every dim
@@ -23,7 +24,7 @@ function run(topKTiles: number, dtype: 'float32' | 'bfloat16' = 'float32'): Prom
     heads,
     headDim,
     dtype,
-    device: device('cpu'),
+    device: here,
     topK: topKTiles,
     seed: 5,
     progress,

@@ -6,10 +6,11 @@ import { memory } from '../../lib/index.js';
 import { runDemo } from '../../lib/demo/run.js';
 import type { DemoOptions, DemoResult } from '../../lib/demo/run.js';
 import { failureOf, makeVideo, memoryIo, temporaryFolder, testWithFfmpeg } from './support.js';
+import { here } from '../under-test.js';
 
 const folder = temporaryFolder();
 const file = (name: string) => join(folder, name);
-const SMALL: DemoOptions = { grid: '5x6x9', out: file('report.html'), device: 'cpu' };
+const SMALL: DemoOptions = { grid: '5x6x9', out: file('report.html'), device: here.toString() };
 
 /** What does not depend on how long things took. */
 function numbers({ heads, mass, flops, topK, grid }: DemoResult) {

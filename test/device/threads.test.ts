@@ -5,6 +5,9 @@ import { tidy } from '../../lib/tensor/scope.js';
 import { Tensor } from '../../lib/tensor/tensor.js';
 import { runProgram } from '../binding/node.js';
 
+/** Threads are the CPU's. */
+const onCpu = { device: 'cpu' } as const;
+
 const threads = cpuThreads();
 afterEach(() => setCpuThreads(threads));
 
@@ -17,7 +20,7 @@ test('set and get, at once', () => {
 
 describe('VSA_NUM_THREADS', () => {
   const counted = (value: string): Promise<unknown> =>
-    runProgram('report(vsa.cpuThreads());', { env: { VSA_NUM_THREADS: value } });
+    runProgram('report(vsa.cpuThreads());', { ...onCpu, env: { VSA_NUM_THREADS: value } });
 
   test.each(['1', '3', '1024'])('%s is taken', async (value) => {
     expect(await counted(value)).toBe(Number(value));
@@ -30,6 +33,7 @@ describe('VSA_NUM_THREADS', () => {
     expect(counts).toEqual(values.map(() => counts[0]));
     expect(counts[0]).toBeGreaterThanOrEqual(1);
     const one = await runProgram('report(vsa.cpuThreads());', {
+      ...onCpu,
       env: { VSA_NUM_THREADS: '' },
       prefix: ['taskset', '--cpu-list', String(await firstCpu())],
     });
@@ -38,7 +42,7 @@ describe('VSA_NUM_THREADS', () => {
 
   test('setCpuThreads wins over it', async () => {
     const body = 'vsa.setCpuThreads(2); report([vsa.cpuThreads(), vsa.Tensor.randbits([9]).dataSync().length]);';
-    expect(await runProgram(body, { env: { VSA_NUM_THREADS: '7' } })).toEqual([2, 9]);
+    expect(await runProgram(body, { ...onCpu, env: { VSA_NUM_THREADS: '7' } })).toEqual([2, 9]);
   });
 });
 
@@ -53,16 +57,16 @@ test('results are the same bits with any number of threads', async () => {
   const everything = (): Tensor[] =>
     tidy(() => {
       const shape = [2, grid.length, 4, 64];
-      const [q, k, v, gate, dOutput] = [1, 2, 3, 4, 5].map((seed) => Tensor.randn(shape, { seed }));
+      const [q, k, v, gate, dOutput] = [1, 2, 3, 4, 5].map((seed) => Tensor.randn(shape, { seed, ...onCpu }));
       const options = { q: q!, k: k!, v: v!, grid, topK: 5, coarse: { gate: gate! }, prefix: 'compete' } as const;
       const { output, saved } = videoSparseAttention.forward(options);
       const grads = videoSparseAttention.backward(saved, { output: dOutput! });
       return [
         ...[output, saved.lse, ...Object.values(grads as unknown as Record<string, Tensor>)],
         ...[
-          Tensor.randbits([50_001], { seed: 8 }),
+          Tensor.randbits([50_001], { seed: 8, ...onCpu }),
           output.cast('bfloat16'),
-          Tensor.full([50_001], 0.3).cast('float16'),
+          Tensor.full([50_001], 0.3, onCpu).cast('float16'),
         ],
       ];
     });
@@ -82,10 +86,10 @@ test('results are the same bits with any number of threads', async () => {
 });
 
 test('the count may change while operations run', async () => {
-  using wanted = Tensor.randn([200_000], { seed: 6 });
+  using wanted = Tensor.randn([200_000], { seed: 6, ...onCpu });
   const tensors = Array.from({ length: 30 }, (_, i) => {
     setCpuThreads(1 + (i % 5));
-    return Tensor.randn([200_000], { seed: 6 });
+    return Tensor.randn([200_000], { seed: 6, ...onCpu });
   });
   const expected = Buffer.from((await wanted.data()).buffer);
   for (const tensor of tensors) {

@@ -5,8 +5,9 @@ import { readNpy, writeNpy } from '../../lib/files/npy.js';
 import { readSafetensors, writeSafetensors } from '../../lib/files/safetensors.js';
 import { loadNpy, loadSafetensors, saveNpy, saveSafetensors } from '../../lib/files/tensors.js';
 import { tidy } from '../../lib/tensor/scope.js';
-import { Tensor } from '../../lib/tensor/tensor.js';
+import type { Tensor } from '../../lib/tensor/tensor.js';
 import { failure, npyBytes, put, scratch, scratchNames, useScratchFolder } from './support.js';
+import { fresh, here } from '../under-test.js';
 
 useScratchFolder();
 
@@ -32,17 +33,17 @@ describe('safetensors', () => {
     '%s tensors come back as they were',
     async (dtype) => {
       const tensors = {
-        matrix: Tensor.from([1, -2, 3.5, 1e5, 0, -7], [2, 3], { dtype }),
-        scalar: Tensor.from([3], [], { dtype }),
-        empty: Tensor.zeros([4, 0], { dtype }),
+        matrix: fresh.from([1, -2, 3.5, 1e5, 0, -7], [2, 3], { dtype }),
+        scalar: fresh.from([3], [], { dtype }),
+        empty: fresh.zeros([4, 0], { dtype }),
       };
       await saveSafetensors(scratch(), tensors, { metadata: { made: 'by a test' } });
-      const loaded = await loadSafetensors(scratch(), { device: 'cpu' });
+      const loaded = await loadSafetensors(scratch(), { device: here });
       expect(loaded.metadata).toEqual({ made: 'by a test' });
       expect(Object.keys(loaded.tensors).sort()).toEqual(['empty', 'matrix', 'scalar']);
       for (const [name, tensor] of Object.entries(tensors)) {
         const copy = loaded.tensors[name];
-        expect([copy?.dtype, copy?.shape, copy?.device.type]).toEqual([dtype, tensor.shape, 'cpu']);
+        expect([copy?.dtype, copy?.shape, copy?.device]).toEqual([dtype, tensor.shape, here]);
         expect(copy?.dataSync()).toEqual(tensor.dataSync());
       }
       expect((await readSafetensors(scratch())).tensors.get('matrix')?.dtype).toBe(dtype);
@@ -51,9 +52,9 @@ describe('safetensors', () => {
   );
 
   test('a tensor of several chunks', async () => {
-    using tensor = Tensor.randbits([3, 1_500_007], { seed: 5 });
+    using tensor = fresh.randbits([3, 1_500_007], { seed: 5 });
     await saveSafetensors(scratch(), { tensor });
-    const { tensors } = await loadSafetensors(scratch());
+    const { tensors } = await loadSafetensors(scratch(), { device: here });
     using copy = tensors['tensor'];
     expect(bytesOf(copy).equals(bytesOf(tensor))).toBe(true);
   });
@@ -65,7 +66,7 @@ describe('safetensors', () => {
       ['__proto__', fromTypedArray('int32', [1], Int32Array.of(3))],
     ]);
     await writeSafetensors(scratch(), values);
-    const { tensors } = await loadSafetensors(scratch(), { names: ['__proto__', 'a', 'a'] });
+    const { tensors } = await loadSafetensors(scratch(), { names: ['__proto__', 'a', 'a'], device: here });
     expect(Object.getPrototypeOf(tensors)).toBeNull();
     expect(Object.entries(tensors).map(([name, tensor]) => [name, tensor.item()])).toEqual([
       ['__proto__', 3],
@@ -91,10 +92,10 @@ describe('safetensors', () => {
 
   test('a load that fails half-way leaves nothing behind', async () => {
     const rows = 1 << 20;
-    using big = Tensor.zeros([rows, 8]);
-    using small = Tensor.zeros([8]);
+    using big = fresh.zeros([rows, 8]);
+    using small = fresh.zeros([8]);
     await saveSafetensors(scratch(), { a: small, z: big });
-    const loading = loadSafetensors(scratch());
+    const loading = loadSafetensors(scratch(), { device: here });
     // The header has been read by the time the second tensor's bytes are gone.
     for (;;) {
       await new Promise((resolve) => setImmediate(resolve));
@@ -105,9 +106,9 @@ describe('safetensors', () => {
   });
 
   test('tensors may be disposed once the save has begun, also by a tidy', async () => {
-    const tensor = Tensor.from([1, 2, 3]);
+    const tensor = fresh.from([1, 2, 3]);
     const saving = tidy(() => {
-      const scaled = Tensor.from([4, 5]);
+      const scaled = fresh.from([4, 5]);
       return { promise: saveSafetensors(scratch(), { tensor, scaled }) };
     });
     tensor.dispose();
@@ -118,12 +119,12 @@ describe('safetensors', () => {
   });
 
   test('does not block the event loop', async () => {
-    using tensor = Tensor.zeros([16, 1 << 20]);
+    using tensor = fresh.zeros([16, 1 << 20]);
     let turns = 0;
     const timer = setInterval(() => turns++, 1);
     await saveSafetensors(scratch(), { tensor });
     const whileSaving = turns;
-    const { tensors } = await loadSafetensors(scratch());
+    const { tensors } = await loadSafetensors(scratch(), { device: here });
     clearInterval(timer);
     disposeAll(Object.values(tensors));
     // 64 MiB pass through in eight chunks, and other work gets its turn between them.
@@ -133,8 +134,8 @@ describe('safetensors', () => {
 
   test('what cannot be saved leaves the old file', async () => {
     const path = put('old');
-    using tensor = Tensor.zeros([2]);
-    const gone = Tensor.zeros([2]);
+    using tensor = fresh.zeros([2]);
+    const gone = fresh.zeros([2]);
     gone.dispose();
     await failure(saveSafetensors(path, { tensor, gone }), 'ERR_DISPOSED', 'tensors["gone"]');
     await failure(saveSafetensors(path, { tensor: [1, 2] as never }), 'ERR_ARGUMENT', 'tensors["tensor"]', '[1, 2]');
@@ -152,12 +153,12 @@ describe('safetensors', () => {
 
 describe('npy', () => {
   test.each(['float32', 'float16', 'int32'] as const)('%s comes back as it was', async (dtype) => {
-    using tensor = Tensor.from([1, -2, 3.5, 100, 0, -7], [3, 2], { dtype });
+    using tensor = fresh.from([1, -2, 3.5, 100, 0, -7], [3, 2], { dtype });
     await saveNpy(scratch(), tensor);
-    using copy = await loadNpy(scratch(), { device: 'cpu' });
+    using copy = await loadNpy(scratch(), { device: here });
     expect([copy.dtype, copy.shape]).toEqual([dtype, [3, 2]]);
     expect(copy.dataSync()).toEqual(tensor.dataSync());
-    using asFloat = await loadNpy(scratch(), { dtype: 'float32' });
+    using asFloat = await loadNpy(scratch(), { dtype: 'float32', device: here });
     expect([asFloat.dtype, asFloat.shape]).toEqual(['float32', [3, 2]]);
     expect([...((await asFloat.data()) as Float32Array)]).toEqual([...(await tensor.toFloat32())]);
   });
@@ -166,7 +167,7 @@ describe('npy', () => {
     const values = Float64Array.of(0.1, -1e-50, 1 + 2 ** -24, 1 + 3 * 2 ** -24, 1e300, -0, NaN, Infinity);
     await writeNpy(scratch(), fromTypedArray('float64', [2, 4], values));
     await failure(loadNpy(scratch()), 'ERR_DTYPE', scratch(), 'float64', "{ dtype: 'float32' }");
-    using tensor = await loadNpy(scratch(), { dtype: 'float32' });
+    using tensor = await loadNpy(scratch(), { dtype: 'float32', device: here });
     expect(tensor.shape).toEqual([2, 4]);
     expect(tensor.dataSync()).toEqual(Float32Array.from(values, Math.fround));
   });
@@ -175,7 +176,7 @@ describe('npy', () => {
     const header = `{'descr': '>f4', 'fortran_order': True, 'shape': (2, 3), }`;
     const data = Buffer.alloc(24);
     for (const [i, value] of [1, 4, 2, 5, 3, 6].entries()) data.writeFloatBE(value, 4 * i);
-    using tensor = await loadNpy(put(npyBytes(header, data)));
+    using tensor = await loadNpy(put(npyBytes(header, data)), { device: here });
     expect([...(tensor.dataSync() as Float32Array)]).toEqual([1, 2, 3, 4, 5, 6]);
   });
 
@@ -192,17 +193,17 @@ describe('npy', () => {
   });
 
   test('what numpy cannot hold', async () => {
-    using tensor = Tensor.zeros([2], { dtype: 'bfloat16' });
+    using tensor = fresh.zeros([2], { dtype: 'bfloat16' });
     await failure(saveNpy(scratch(), tensor), 'ERR_DTYPE', 'bfloat16', 'cast');
     await failure(saveNpy(scratch(), [1] as never), 'ERR_ARGUMENT', 'tensor');
-    const gone = Tensor.zeros([2]);
+    const gone = fresh.zeros([2]);
     gone.dispose();
     await failure(saveNpy(scratch(), gone), 'ERR_DISPOSED', 'tensor');
     expect(scratchNames()).toEqual([]);
   });
 
   test('saves the values the tensor had, also of pending operations', async () => {
-    using tensor = Tensor.randn([1 << 16], { seed: 1 });
+    using tensor = fresh.randn([1 << 16], { seed: 1 });
     using cast = tensor.cast('float16');
     await saveNpy(scratch(), cast);
     expect(bytesOf(cast).equals((await readNpy(scratch())).data)).toBe(true);

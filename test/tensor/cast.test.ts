@@ -1,7 +1,8 @@
 import { type DType } from '../../lib/tensor/dtype.js';
-import { Tensor } from '../../lib/tensor/tensor.js';
+import type { Tensor } from '../../lib/tensor/tensor.js';
 import { decode, encode, type FloatName, FORMATS, toInt32 } from './exact.js';
 import { bitsOf, leaveNothingBehind } from './support.js';
+import { fresh } from '../under-test.js';
 
 leaveNothingBehind();
 
@@ -11,9 +12,9 @@ const PATTERNS = Uint16Array.from({ length: 65536 }, (_, i) => i);
 
 /** A tensor of these bits. */
 function ofBits(dtype: DType, patterns: Uint32Array): Tensor {
-  if (dtype === 'int32') return Tensor.from(new Int32Array(patterns.buffer));
-  if (dtype === 'float32') return Tensor.from(new Float32Array(patterns.buffer));
-  return Tensor.from(Uint16Array.from(patterns), undefined, { dtype });
+  if (dtype === 'int32') return fresh.from(new Int32Array(patterns.buffer));
+  if (dtype === 'float32') return fresh.from(new Float32Array(patterns.buffer));
+  return fresh.from(Uint16Array.from(patterns), undefined, { dtype });
 }
 
 function patternsOf(tensor: Tensor): Uint32Array {
@@ -45,7 +46,7 @@ function check(from: DType, to: DType, patterns: Uint32Array): void {
 
 /** Whole numbers of 32 bits, always the same. */
 function randomWords(count: number, seed: number): Uint32Array {
-  using words = Tensor.randbits([count], { seed });
+  using words = fresh.randbits([count], { seed });
   return new Uint32Array(words.dataSync().buffer as ArrayBuffer);
 }
 
@@ -53,7 +54,7 @@ describe.each(HALVES)('every bit pattern of %s', (half) => {
   test.each(DTYPES.filter((to) => to !== half))('to %s', (to) => check(half, to, Uint32Array.from(PATTERNS)));
 
   test('to float32 and back is the same bits; a NaN stays one, with its sign', () => {
-    using x = Tensor.from(PATTERNS, undefined, { dtype: half });
+    using x = fresh.from(PATTERNS, undefined, { dtype: half });
     using wide = x.cast('float32');
     using back = wide.cast(half);
     const results = back.dataSync();
@@ -103,7 +104,7 @@ describe('random bits', () => {
 
 test('int32 to 16 bits rounds once: through float32 it would fall to the wrong side', () => {
   // 2^24 + 2^16 + 1: float32 drops the 1, and the tie then goes to even.
-  using x = Tensor.from(Int32Array.of(2 ** 24 + 2 ** 16 + 1, -(2 ** 24) - 2 ** 16 - 1));
+  using x = fresh.from(Int32Array.of(2 ** 24 + 2 ** 16 + 1, -(2 ** 24) - 2 ** 16 - 1));
   using y = x.cast('bfloat16');
   expect([...y.dataSync()].map((pattern) => decode('bfloat16', pattern))).toEqual([
     2 ** 24 + 2 ** 17,
@@ -112,7 +113,7 @@ test('int32 to 16 bits rounds once: through float32 it would fall to the wrong s
 });
 
 test.each(['float32', 'bfloat16', 'float16', 'int32'] as const)('cast of %s to itself shares memory', (dtype) => {
-  using x = Tensor.zeros([3], { dtype });
+  using x = fresh.zeros([3], { dtype });
   using y = x.cast(dtype);
   x.copyFrom(dtype === 'int32' ? Int32Array.of(1, 2, 3) : Float32Array.of(1, 2, 3));
   expect(y.dataSync()).toEqual(x.dataSync());
@@ -120,14 +121,14 @@ test.each(['float32', 'bfloat16', 'float16', 'int32'] as const)('cast of %s to i
 });
 
 test('casts keep the shape, and do nothing to nothing', () => {
-  using x = Tensor.zeros([2, 0, 3]);
+  using x = fresh.zeros([2, 0, 3]);
   using y = x.cast('bfloat16');
   expect([y.shape, y.size, y.byteLength]).toEqual([[2, 0, 3], 0, 0]);
 });
 
 test('toFloat32 gives the values of every dtype', async () => {
   for (const dtype of DTYPES) {
-    using x = Tensor.from([1, -2, 300], [3], { dtype });
+    using x = fresh.from([1, -2, 300], [3], { dtype });
     expect(await x.toFloat32()).toEqual(Float32Array.of(1, -2, 300));
   }
 });

@@ -1,7 +1,8 @@
-import { Tensor } from '../../lib/tensor/tensor.js';
+import type { Tensor } from '../../lib/tensor/tensor.js';
 import { encode } from './exact.js';
 import { normals, philoxBlock, philoxWords } from './philox.js';
 import { leaveNothingBehind } from './support.js';
+import { fresh } from '../under-test.js';
 
 leaveNothingBehind();
 
@@ -18,20 +19,20 @@ function hex(values: Iterable<number | bigint>): string {
 describe('randbits', () => {
   // From the known-answer tests of Random123, the generator's authors' library (kat_vectors: philox4x32 10).
   test('known answer: counter 0, key 0', () => {
-    using tensor = Tensor.randbits([4], { seed: 0 });
+    using tensor = fresh.randbits([4], { seed: 0 });
     expect(tensor.dtype).toBe('int32');
     expect(hex(words(tensor))).toBe('6627e8d5 e169c58d bc57ac4c 9b00dbd8');
     expect(hex(philoxBlock(0n, 0n))).toBe('6627e8d5 e169c58d bc57ac4c 9b00dbd8');
   });
 
   test.each(SEEDS)('seed %d: the words of Philox4x32-10', (seed) => {
-    using tensor = Tensor.randbits([2001], { seed });
+    using tensor = fresh.randbits([2001], { seed });
     expect(words(tensor)).toEqual(philoxWords(2001, seed));
   });
 
   test('far into the sequence, across the chunks that threads work on', () => {
     const count = 5 * 16384 + 3;
-    using tensor = Tensor.randbits([count], { seed: 7 });
+    using tensor = fresh.randbits([count], { seed: 7 });
     const all = words(tensor);
     for (const block of [0, 4095, 4096, 8191, 12288, 20479, 20480]) {
       const wanted = philoxBlock(BigInt(block), 7n)
@@ -42,10 +43,10 @@ describe('randbits', () => {
   });
 
   test('number and bigint seeds are the same; the default is 0', () => {
-    using a = Tensor.randbits([8], { seed: 123456789012345 });
-    using b = Tensor.randbits([8], { seed: 123456789012345n });
-    using c = Tensor.randbits([8]);
-    using d = Tensor.randbits([8], { seed: 0n });
+    using a = fresh.randbits([8], { seed: 123456789012345 });
+    using b = fresh.randbits([8], { seed: 123456789012345n });
+    using c = fresh.randbits([8]);
+    using d = fresh.randbits([8], { seed: 0n });
     expect(words(a)).toEqual(words(b));
     expect(words(c)).toEqual(words(d));
     expect(words(a)).not.toEqual(words(c));
@@ -54,15 +55,15 @@ describe('randbits', () => {
 
 describe('randn', () => {
   test.each(SEEDS)('seed %d: 10,000 numbers to 1e-6', (seed) => {
-    using tensor = Tensor.randn([100, 100], { seed });
+    using tensor = fresh.randn([100, 100], { seed });
     const wanted = normals(10_000, seed);
     const errors = Array.from(tensor.dataSync(), (value, i) => Math.abs(value - wanted[i]!));
     expect(Math.max(...errors)).toBeLessThan(1e-6);
   });
 
   test('mean and standard deviation are those of the distribution, applied before rounding', () => {
-    using tensor = Tensor.randn([4000], { seed: 3, mean: -100, std: 0.25 });
-    using constant = Tensor.randn([50], { seed: 3, mean: 1.5, std: 0 });
+    using tensor = fresh.randn([4000], { seed: 3, mean: -100, std: 0.25 });
+    using constant = fresh.randn([50], { seed: 3, mean: 1.5, std: 0 });
     const wanted = normals(4000, 3n);
     tensor.dataSync().forEach((value, i) => {
       const exact = -100 + 0.25 * wanted[i]!;
@@ -73,7 +74,7 @@ describe('randn', () => {
 
   test('the first four moments are those of a normal distribution', () => {
     const count = 1_000_000;
-    using tensor = Tensor.randn([count], { seed: 2024 });
+    using tensor = fresh.randn([count], { seed: 2024 });
     const moments = [0, 0, 0, 0];
     let neighbours = 0;
     const values = tensor.dataSync();
@@ -92,26 +93,26 @@ describe('randn', () => {
   });
 
   test('element i depends on the seed and i alone', () => {
-    using long = Tensor.randn([40_000], { seed: 5 });
+    using long = fresh.randn([40_000], { seed: 5 });
     const whole = long.dataSync();
     for (const count of [0, 1, 2, 3, 5, 1023, 16384, 16385, 32770]) {
-      using tensor = Tensor.randn([count], { seed: 5 });
+      using tensor = fresh.randn([count], { seed: 5 });
       expect(tensor.dataSync()).toEqual(whole.slice(0, count));
     }
-    using shaped = Tensor.randn([10, 4, 1000], { seed: 5 });
+    using shaped = fresh.randn([10, 4, 1000], { seed: 5 });
     expect(shaped.dataSync()).toEqual(whole);
   });
 
   test.each(['bfloat16', 'float16'] as const)('%s: the float32 numbers, rounded', (dtype) => {
-    using exact = Tensor.randn([20_000], { seed: 11, std: 3 });
-    using rounded = Tensor.randn([20_000], { seed: 11, std: 3, dtype });
+    using exact = fresh.randn([20_000], { seed: 11, std: 3 });
+    using rounded = fresh.randn([20_000], { seed: 11, std: 3, dtype });
     const wanted = Array.from(exact.dataSync(), (value) => encode(dtype, value));
     expect([...rounded.dataSync()]).toEqual(wanted);
   });
 
   test('different seeds give different numbers', () => {
-    using a = Tensor.randn([1000], { seed: 1 });
-    using b = Tensor.randn([1000], { seed: 2 });
+    using a = fresh.randn([1000], { seed: 1 });
+    using b = fresh.randn([1000], { seed: 2 });
     const other = b.dataSync();
     expect(a.dataSync().filter((value, i) => value === other[i]).length).toBe(0);
   });

@@ -1,14 +1,14 @@
 import { memory } from '../../lib/device/device.js';
 import { TileGrid } from '../../lib/attention/grid.js';
-import { TileLists } from '../../lib/attention/lists.js';
 import { videoSparseAttention } from '../../lib/attention/vsa.js';
 import { keep, tidy } from '../../lib/tensor/scope.js';
 import { Tensor } from '../../lib/tensor/tensor.js';
 import { leaveNothingBehind } from './support.js';
+import { fresh } from '../under-test.js';
 
 leaveNothingBehind();
 
-const one = (value = 0): Tensor => Tensor.full([1], value);
+const one = (value = 0): Tensor => fresh.full([1], value);
 const living = (): number => memory().numTensors;
 
 describe('tidy', () => {
@@ -58,15 +58,15 @@ describe('tidy', () => {
   test('keeps lists and saved state, and all that they own', () => {
     const grid = new TileGrid({ tokens: [4, 4, 8] });
     const { saved, lists } = tidy(() => {
-      const q = Tensor.randn([1, grid.length, 1, 64]);
+      const q = fresh.randn([1, grid.length, 1, 64]);
       const { saved } = videoSparseAttention.forward({ q, k: q, v: q, grid, topK: 1, coarse: 'add' });
       return {
         saved,
-        lists: TileLists.from([[0], [1]], { batch: 1, heads: 1, queryTiles: 2, keyTiles: 2 }),
+        lists: fresh.lists([[0], [1]], { batch: 1, heads: 1, queryTiles: 2, keyTiles: 2 }),
       };
     });
     expect([saved.disposed, lists.disposed]).toEqual([false, false]);
-    using gradient = Tensor.zeros([1, grid.length, 1, 64]);
+    using gradient = fresh.zeros([1, grid.length, 1, 64]);
     const grads = videoSparseAttention.backward(saved, { output: gradient });
     expect(Object.values(grads).every((tensor: Tensor) => !tensor.disposed)).toBe(true);
     Object.values(grads).forEach((tensor: Tensor) => tensor.dispose());
@@ -77,7 +77,7 @@ describe('tidy', () => {
   test('disposes lists and saved state that are no result', () => {
     const grid = new TileGrid({ tokens: [4, 4, 8] });
     const result = tidy(() => {
-      const q = Tensor.randn([1, grid.length, 1, 64]);
+      const q = fresh.randn([1, grid.length, 1, 64]);
       return [videoSparseAttention.forward({ q, k: q, v: q, grid, topK: 1 })].map(({ saved }) => ({
         saved: [saved].length,
       }));
@@ -174,7 +174,7 @@ describe('keep', () => {
     const grid = new TileGrid({ tokens: [4, 4, 4] });
     let saved: { disposed: boolean; dispose(): void } | undefined;
     tidy(() => {
-      const q = Tensor.randn([1, 64, 1, 64]);
+      const q = fresh.randn([1, 64, 1, 64]);
       saved = keep(videoSparseAttention.forward({ q, k: q, v: q, grid, topK: 1 }).saved);
     });
     expect(saved?.disposed).toBe(false);
@@ -189,9 +189,9 @@ describe('keep', () => {
 
 describe('memory', () => {
   test('counts tensors, and shared bytes once', () => {
-    const x = Tensor.zeros([100], { dtype: 'bfloat16' });
+    const x = fresh.zeros([100], { dtype: 'bfloat16' });
     const y = x.reshape([10, 10]);
-    const z = Tensor.zeros([3], { dtype: 'int32' });
+    const z = fresh.zeros([3], { dtype: 'int32' });
     expect(memory()).toEqual({ numTensors: 3, numBytes: 212 });
     x.dispose();
     expect(memory()).toEqual({ numTensors: 2, numBytes: 212 });
@@ -201,14 +201,14 @@ describe('memory', () => {
   });
 
   test('tensors without elements take no bytes', () => {
-    using x = Tensor.zeros([0, 5]);
+    using x = fresh.zeros([0, 5]);
     expect([x.size, memory()]).toEqual([0, { numTensors: 1, numBytes: 0 }]);
   });
 
   test('saved state holds its inputs, and gives everything back', () => {
     const grid = new TileGrid({ tokens: [4, 4, 8] });
     const bytes = grid.length * 64 * 4;
-    const [q, k, v] = [1, 2, 3].map((seed) => Tensor.randn([1, grid.length, 1, 64], { seed })) as [
+    const [q, k, v] = [1, 2, 3].map((seed) => fresh.randn([1, grid.length, 1, 64], { seed })) as [
       Tensor,
       Tensor,
       Tensor,

@@ -37,10 +37,16 @@ export async function failureOf(call: () => unknown): Promise<unknown> {
   throw new Error('a failure was expected');
 }
 
-/** Every test of a file must dispose what it makes. */
+/** Every test of a file must dispose what it makes; one that does not fails alone. */
 export function leaveNothingBehind(): void {
+  let left = { numTensors: 0, numBytes: 0 };
+  beforeAll(() => {
+    left = memory();
+  });
   afterEach(() => {
-    expect(memory()).toEqual({ numTensors: 0, numBytes: 0 });
+    const before = left;
+    left = memory();
+    expect(left).toEqual(before);
   });
 }
 

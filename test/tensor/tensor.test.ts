@@ -1,8 +1,9 @@
-import { device, memory } from '../../lib/device/device.js';
+import { type DeviceString, memory } from '../../lib/device/device.js';
 import { VsaTypeError } from '../../lib/errors.js';
-import { Tensor } from '../../lib/tensor/tensor.js';
+import type { Tensor } from '../../lib/tensor/tensor.js';
 import { encode } from './exact.js';
 import { checkFailure, failureOf, leaveNothingBehind } from './support.js';
+import { fresh, here } from '../under-test.js';
 
 leaveNothingBehind();
 
@@ -33,18 +34,18 @@ describe('reshape', () => {
       [6, 1],
     ],
   ])('[2, 3] to %j', (shape, wanted) => {
-    using x = Tensor.from(SIX, [2, 3]);
+    using x = fresh.from(SIX, [2, 3]);
     using y = x.reshape(shape);
     expect(y.shape).toStrictEqual(wanted);
     expect([...y.dataSync()]).toEqual(SIX);
   });
 
   test('a scalar, and tensors without elements', () => {
-    using scalar = Tensor.full([], 5);
+    using scalar = fresh.full([], 5);
     using one = scalar.reshape([1, -1]);
     using back = one.reshape([]);
     expect([one.shape, back.shape, back.item()]).toEqual([[1, 1], [], 5]);
-    using none = Tensor.zeros([0, 3]);
+    using none = fresh.zeros([0, 3]);
     using other = none.reshape([7, 0, 2]);
     using left = none.reshape([5, -1]);
     expect([other.shape, left.shape]).toEqual([
@@ -54,7 +55,7 @@ describe('reshape', () => {
   });
 
   test('shares the memory, each tensor with a lifetime of its own', () => {
-    const x = Tensor.from(SIX);
+    const x = fresh.from(SIX);
     const y = x.reshape([3, 2]);
     expect(memory()).toEqual({ numTensors: 2, numBytes: 24 });
     x.copyFrom(Float32Array.of(6, 5, 4, 3, 2, 1));
@@ -65,7 +66,7 @@ describe('reshape', () => {
   });
 
   test('does not keep or change the shape it is given', () => {
-    using x = Tensor.from(SIX);
+    using x = fresh.from(SIX);
     const shape = [-1, 3];
     using y = x.reshape(shape);
     expect(shape).toEqual([-1, 3]);
@@ -76,13 +77,13 @@ describe('reshape', () => {
 
 describe('clone and to', () => {
   test.each(['float32', 'bfloat16', 'float16', 'int32'] as const)('a clone of %s has memory of its own', (dtype) => {
-    using x = Tensor.from(SIX, [2, 3], { dtype });
+    using x = fresh.from(SIX, [2, 3], { dtype });
     using y = x.clone();
     expect(memory()).toEqual({ numTensors: 2, numBytes: 2 * x.byteLength });
     expect([y.shape, y.dtype]).toEqual([[2, 3], dtype]);
     const before = y.dataSync();
     expect(before).toEqual(x.dataSync());
-    using zeros = Tensor.zeros([2, 3]);
+    using zeros = fresh.zeros([2, 3]);
     x.copyFrom(zeros);
     expect(y.dataSync()).toEqual(before);
     expect([...x.dataSync()]).toEqual([0, 0, 0, 0, 0, 0]);
@@ -90,14 +91,14 @@ describe('clone and to', () => {
 
   test('a clone keeps the bits, those of NaNs too', () => {
     const patterns = Uint16Array.of(0x7f81, 0xffff, 0x7fc0, 0x8000);
-    using x = Tensor.from(patterns, undefined, { dtype: 'bfloat16' });
+    using x = fresh.from(patterns, undefined, { dtype: 'bfloat16' });
     using y = x.clone();
     expect(y.dataSync()).toEqual(patterns);
   });
 
   test('to the device it is on: the memory is shared, the result is to be disposed', () => {
-    const x = Tensor.from(SIX);
-    for (const where of ['cpu', device('cpu')] as const) {
+    const x = fresh.from(SIX);
+    for (const where of [here.toString() as DeviceString, here]) {
       const y = x.to(where);
       expect(y).not.toBe(x);
       expect(memory()).toEqual({ numTensors: 2, numBytes: 24 });
@@ -112,7 +113,7 @@ describe('copyFrom', () => {
   test.each(['float32', 'bfloat16', 'float16', 'int32'] as const)(
     'into %s: from every dtype and typed array',
     (dtype) => {
-      using x = Tensor.zeros([4], { dtype });
+      using x = fresh.zeros([4], { dtype });
       const values = [1, -2, 3.75, 40_000];
       const wanted = values.map((value) => (dtype === 'int32' ? Math.trunc(value) : encode(dtype, value)));
       const bits = () => {
@@ -129,7 +130,7 @@ describe('copyFrom', () => {
       x.copyFrom(Float64Array.from(values));
       expect(bits()).toEqual(wanted);
       for (const from of ['float32', 'int32'] as const) {
-        using source = Tensor.from(values, undefined, { dtype: from });
+        using source = fresh.from(values, undefined, { dtype: from });
         x.copyFrom(source);
         expect(bits()).toEqual(from === 'int32' ? wantedWhole : wanted);
       }
@@ -142,7 +143,7 @@ describe('copyFrom', () => {
   );
 
   test('is in order with the operations called before and after', async () => {
-    using x = Tensor.zeros([1000]);
+    using x = fresh.zeros([1000]);
     const values: Promise<unknown>[] = [];
     const host = new Float32Array(1000);
     for (let i = 1; i <= 50; i++) {
@@ -157,14 +158,14 @@ describe('copyFrom', () => {
   });
 
   test('from itself, and from a tensor that shares its memory', () => {
-    using x = Tensor.from(SIX);
+    using x = fresh.from(SIX);
     using y = x.reshape([6]);
     x.copyFrom(x).copyFrom(y);
     expect([...x.dataSync()]).toEqual(SIX);
   });
 
   test('an empty tensor', () => {
-    using x = Tensor.zeros([0, 2]);
+    using x = fresh.zeros([0, 2]);
     x.copyFrom(new Float32Array(0));
     expect(x.dataSync()).toEqual(new Float32Array(0));
   });
@@ -180,14 +181,14 @@ describe('item', () => {
     ['float16', NaN, NaN],
   ] as const)('%s %d', (dtype, value, wanted) => {
     for (const shape of [[], [1], [1, 1, 1]]) {
-      using x = Tensor.full(shape, value, { dtype });
+      using x = fresh.full(shape, value, { dtype });
       expect(x.item()).toBe(wanted);
     }
   });
 
   test('of more or no elements is an error', async () => {
     for (const shape of [[2], [0]]) {
-      using x = Tensor.zeros(shape);
+      using x = fresh.zeros(shape);
       const error = await failureOf(() => x.item());
       expect(error).toMatchObject({
         name: 'VsaRangeError',
@@ -201,7 +202,7 @@ describe('item', () => {
 
 describe('disposal', () => {
   test('dispose gives the memory back, twice is once', () => {
-    const x = Tensor.zeros([10]);
+    const x = fresh.zeros([10]);
     expect([x.disposed, memory().numBytes]).toEqual([false, 40]);
     x.dispose();
     x.dispose();
@@ -212,28 +213,28 @@ describe('disposal', () => {
   test('using disposes at the end of the block, also when it throws', () => {
     let outer: Tensor | undefined;
     expect(() => {
-      using x = Tensor.zeros([2]);
+      using x = fresh.zeros([2]);
       outer = x;
       throw new Error('mine');
     }).toThrow('mine');
     expect(outer?.disposed).toBe(true);
-    const y = Tensor.zeros([2]);
+    const y = fresh.zeros([2]);
     y[Symbol.dispose]();
     expect(y.disposed).toBe(true);
   });
 
   test('operations already called still run on what is disposed', async () => {
-    const x = Tensor.randn([100_000], { seed: 9 });
+    const x = fresh.randn([100_000], { seed: 9 });
     const y = x.cast('bfloat16');
     const promise = y.data();
     x.dispose();
     y.dispose();
-    using again = Tensor.randn([100_000], { seed: 9, dtype: 'bfloat16' });
+    using again = fresh.randn([100_000], { seed: 9, dtype: 'bfloat16' });
     expect(await promise).toEqual(again.dataSync());
   });
 
   const uses: [string, (x: Tensor) => unknown][] = [
-    ['to', (x) => x.to('cpu')],
+    ['to', (x) => x.to(here)],
     ['cast', (x) => x.cast('float16')],
     ['cast to the same dtype', (x) => x.cast('float32')],
     ['reshape', (x) => x.reshape([2, 1])],
@@ -245,7 +246,7 @@ describe('disposal', () => {
     ['item', (x) => x.item()],
   ];
   test.each(uses)('%s of a disposed tensor', async (_, use) => {
-    const x = Tensor.zeros([2]);
+    const x = fresh.zeros([2]);
     x.dispose();
     const [got, wanted] = ['a disposed tensor', 'a living one'];
     const expected = { type: VsaTypeError, code: 'ERR_DISPOSED', argument: 'this', got, wanted } as const;
@@ -253,14 +254,14 @@ describe('disposal', () => {
   });
 
   test('copyFrom a disposed tensor', async () => {
-    using x = Tensor.zeros([2]);
-    const y = Tensor.zeros([2]);
+    using x = fresh.zeros([2]);
+    const y = fresh.zeros([2]);
     y.dispose();
     expect(await failureOf(() => x.copyFrom(y))).toMatchObject({ code: 'ERR_DISPOSED', argument: 'source' });
   });
 
   test('data and toFloat32 reject, they do not throw', async () => {
-    const x = Tensor.zeros([2]);
+    const x = fresh.zeros([2]);
     x.dispose();
     const [a, b] = [x.data(), x.toFloat32()];
     await expect(a).rejects.toMatchObject({ code: 'ERR_DISPOSED' });
@@ -269,9 +270,9 @@ describe('disposal', () => {
 });
 
 test('toString', () => {
-  using x = Tensor.zeros([2, 3], { dtype: 'bfloat16' });
-  expect(String(x)).toBe('Tensor([2, 3], bfloat16, cpu)');
-  const y = Tensor.zeros([]);
+  using x = fresh.zeros([2, 3], { dtype: 'bfloat16' });
+  expect(String(x)).toBe(`Tensor([2, 3], bfloat16, ${here.toString()})`);
+  const y = fresh.zeros([]);
   y.dispose();
-  expect(y.toString()).toBe('Tensor([], float32, cpu, disposed)');
+  expect(y.toString()).toBe(`Tensor([], float32, ${here.toString()}, disposed)`);
 });

@@ -1,0 +1,258 @@
+#include "cuda/device.h"
+
+#include <algorithm>
+#include <map>
+#include <optional>
+#include <utility>
+#include <variant>
+
+#include "cuda/capture.h"
+#include "cuda/devices.h"
+#include "cuda/fault.h"
+#include "cuda/lists_guard.h"
+#include "cuda/pointers.h"
+
+namespace vsa::cuda {
+
+thread_local std::unique_ptr<CudaDevice::Capture> CudaDevice::capture_;
+
+CudaDevice::CudaDevice(int index) : index_(index) {
+  check(cudaSetDevice(index), "cudaSetDevice");
+  check(cudaGetDeviceProperties(&properties_, index), "cudaGetDeviceProperties");
+  check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "cudaStreamCreate");
+  cudaMemPoolProps props{};
+  props.allocType = cudaMemAllocationTypePinned;
+  props.location = {cudaMemLocationTypeDevice, index};
+  check(cudaMemPoolCreate(&pool_, &props), "cudaMemPoolCreate");
+  // Freed memory stays with the pool: giving it back to the driver at every wait would cost more than the kernels.
+  uint64_t keep_all = UINT64_MAX;
+  check(cudaMemPoolSetAttribute(pool_, cudaMemPoolAttrReleaseThreshold, &keep_all), "cudaMemPoolSetAttribute");
+  staging_ = std::make_unique<Staging>();
+  progress_ = std::make_unique<Progress>();
+  completions_ = std::make_unique<Completions>(index, stream_, [this](cudaError_t error) {
+    const std::lock_guard lock(mutex_);
+    return lose(CudaError(error, "waiting for the GPU"));
+  });
+}
+
+std::exception_ptr CudaDevice::explain(const CudaError& error) {
+  // An error that the stream still has after it was cleared is the context's.
+  const cudaError_t state = cudaStreamQuery(stream_);
+  cudaGetLastError();
+  if (state != cudaSuccess && state != cudaErrorNotReady) return lose(error);
+  return std::make_exception_ptr(Error(error.code, "device cuda:" + std::to_string(index_) + ": " + error.what()));
+}
+
+// The first call tells what happened, all others that it has.
+std::exception_ptr CudaDevice::lose(const CudaError& error) {
+  if (lost_ != nullptr) return lost_;
+  const char* const running = progress_->running();
+  const std::string name = running != nullptr ? running : error.call;
+  const std::string device = "device cuda:" + std::to_string(index_);
+  const std::string reason = std::string(cudaGetErrorString(error.error)) + " (" + cudaGetErrorName(error.error) + ")";
+  lost_ = std::make_exception_ptr(Error("ERR_DEVICE_LOST", device + ": the CUDA context is lost since " + name +
+                                                               " failed with " + reason + "; restart the process"));
+  return std::make_exception_ptr(
+      Error("ERR_DEVICE_LOST", device + ": " + name + " failed with " + reason + "; the CUDA context is lost with it"));
+}
+
+Device::MemoryInfo CudaDevice::memory_info() {
+  return enter([&]() -> MemoryInfo {
+    size_t free = 0, total = 0;
+    uint64_t reserved = 0, used = 0;
+    check(cudaMemGetInfo(&free, &total), "cudaMemGetInfo");
+    check(cudaMemPoolGetAttribute(pool_, cudaMemPoolAttrReservedMemCurrent, &reserved), "cudaMemPoolGetAttribute");
+    check(cudaMemPoolGetAttribute(pool_, cudaMemPoolAttrUsedMemCurrent, &used), "cudaMemPoolGetAttribute");
+    return {static_cast<int64_t>(free + reserved - used), static_cast<int64_t>(total), static_cast<int64_t>(reserved)};
+  });
+}
+
+void CudaDevice::throw_out_of_memory(int64_t wanted) {
+  const MemoryInfo memory = memory_info();
+  throw OutOfMemory("out of memory on cuda:" + std::to_string(index_) + ": got " + std::to_string(memory.free) +
+                        " bytes free of " + std::to_string(memory.total) + ", wanted " + std::to_string(wanted) +
+                        ": dispose tensors that are no longer needed, or use a smaller shape",
+                    wanted, memory.free, memory.total);
+}
+
+void* CudaDevice::allocate_pool(int64_t bytes) {
+  return enter([&] {
+    if (bytes > static_cast<int64_t>(properties_.totalGlobalMem)) throw_out_of_memory(bytes);
+    const auto size = static_cast<size_t>(std::max<int64_t>(bytes, 1));
+    void* data = nullptr;
+    cudaError_t error = cudaMallocFromPoolAsync(&data, size, pool_, stream_);
+    if (error == cudaErrorMemoryAllocation) {
+      // Disposed memory comes back when the work that uses it has run; and what the pool holds in pieces, the driver
+      // can hand out whole.
+      cudaGetLastError();
+      check(cudaStreamSynchronize(stream_), "cudaStreamSynchronize");
+      check(cudaMemPoolTrimTo(pool_, 0), "cudaMemPoolTrimTo");
+      error = cudaMallocFromPoolAsync(&data, size, pool_, stream_);
+    }
+    if (error == cudaErrorMemoryAllocation) {
+      cudaGetLastError();
+      throw_out_of_memory(bytes);
+    }
+    check(error, "cudaMallocFromPoolAsync");
+    return data;
+  });
+}
+
+void CudaDevice::free_pool(void* data) noexcept {
+  // At the process's end, or once the context is lost, nothing is left to be done.
+  const std::lock_guard lock(mutex_);
+  if (lost_ != nullptr || cudaSetDevice(index_) != cudaSuccess) return;
+  cudaFreeAsync(data, stream_);
+  cudaGetLastError();
+}
+
+void CudaDevice::check_guards(const void* base, int64_t bytes) noexcept {
+  const std::lock_guard lock(mutex_);
+  if (lost_ != nullptr || cudaSetDevice(index_) != cudaSuccess) return;
+  std::vector<unsigned char> guards(2 * kGuardBytes);
+  const auto* const first = static_cast<const unsigned char*>(base);
+  const bool read =
+      cudaMemcpyAsync(guards.data(), first, kGuardBytes, cudaMemcpyDeviceToHost, stream_) == cudaSuccess &&
+      cudaMemcpyAsync(guards.data() + kGuardBytes, first + kGuardBytes + bytes, kGuardBytes, cudaMemcpyDeviceToHost,
+                      stream_) == cudaSuccess &&
+      cudaStreamSynchronize(stream_) == cudaSuccess;
+  if (read && !(guard_intact(guards.data()) && guard_intact(guards.data() + kGuardBytes))) count_damaged_guard();
+}
+
+std::shared_ptr<Storage> CudaDevice::allocate(int64_t bytes) {
+  VSA_CHECK(bytes >= 0, "a size in bytes must not be negative");
+  if (capturing()) {
+    auto& graph = capture_->memory;
+    auto memory = std::make_shared<Memory>(*this, graph->take(bytes), bytes, graph);
+    memory->awaits(capture_->replayed);
+    return memory;
+  }
+  if (!debug_memory()) return std::make_shared<Memory>(*this, allocate_pool(bytes), bytes, false);
+  const int64_t all = bytes + 2 * kGuardBytes;
+  auto* const base = static_cast<unsigned char*>(allocate_pool(all));
+  enter([&] { check(cudaMemsetAsync(base, 0xFF, static_cast<size_t>(all), stream_), "cudaMemsetAsync"); });
+  return std::make_shared<Memory>(*this, base + kGuardBytes, bytes, true);
+}
+
+void CudaDevice::write(const std::shared_ptr<Storage>& storage, int64_t offset, const void* source, int64_t bytes,
+                       bool) {
+  enter([&] {
+    auto& memory = static_cast<Memory&>(*storage);
+    memory.lists = 0;
+    staging_->upload(static_cast<char*>(memory.data()) + offset, source, bytes, stream_);
+    progress_->mark("copyFrom", stream_);
+  });
+}
+
+void CudaDevice::read(const std::shared_ptr<Storage>& storage, int64_t offset, int64_t bytes, Take take, Done done) {
+  enter([&] {
+    const auto& memory = static_cast<const Memory&>(*storage);
+    if (const std::exception_ptr failure = memory.failure()) {
+      done(failure);
+      return;
+    }
+    const auto pending = completions_->begin(std::move(take), std::move(done), memory.verdicts);
+    try {
+      void* const slab = bytes > 0 ? staging_->download_slab() : nullptr;
+      for (int64_t at = 0; at < bytes; at += Staging::kSlabBytes) {
+        const int64_t n = std::min(Staging::kSlabBytes, bytes - at);
+        const auto* const part = static_cast<const char*>(memory.data()) + offset + at;
+        check(cudaMemcpyAsync(slab, part, static_cast<size_t>(n), cudaMemcpyDeviceToHost, stream_), "reading values");
+        completions_->part(pending, slab, at, n);
+      }
+      completions_->end(pending);
+    } catch (...) {
+      completions_->forget(pending);
+      throw;
+    }
+  });
+}
+
+void CudaDevice::when_idle(Done done) {
+  enter([&] {
+    const auto pending = completions_->begin(nullptr, std::move(done), {});
+    try {
+      completions_->end(pending);
+    } catch (...) {
+      completions_->forget(pending);
+      throw;
+    }
+  });
+}
+
+void CudaDevice::launch(Call call) {
+  enter([&] {
+    const bool recorded = capturing();
+    const cudaStream_t stream = recorded ? capture_->stream : stream_;
+    std::vector<void*> scratch;
+    const auto give_back = [&] {
+      for (void* data : scratch) recorded ? capture_->memory->give_back(data) : free_pool(data);
+    };
+    const Launch to{.stream = stream,
+                    .sm_count = properties_.multiProcessorCount,
+                    .capability = 10 * properties_.major + properties_.minor,
+                    .shared_memory = static_cast<int>(properties_.sharedMemPerBlockOptin),
+                    .scratch = [&](int64_t bytes) {
+                      void* const data = recorded ? capture_->memory->take(bytes) : allocate_pool(bytes);
+                      scratch.push_back(data);
+                      return data;
+                    }};
+    ListsGuard guard(call, verdicts_, *progress_, recorded ? capture_->memory.get() : nullptr, lists_made_);
+    if (!guard.inputs_failed()) {
+      try {
+        std::visit(
+            [&](auto& params) {
+              guard.check_lists(params, to);
+              cuda::launch(std::as_const(params), to);
+            },
+            call.operation);
+      } catch (...) {
+        give_back();
+        throw;
+      }
+    }
+    give_back();
+    guard.tell_outputs();
+    if (recorded) {
+      capture_->keep(call);
+    } else {
+      progress_->mark(name_of(call.operation), stream);
+      if (trace_ != nullptr) trace_->add(name_of(call.operation), stream);
+    }
+  });
+}
+
+std::shared_ptr<Storage> CudaDevice::borrow(uint64_t address, int64_t bytes) {
+  return enter([&]() -> std::shared_ptr<Storage> {
+    void* const data = reinterpret_cast<void*>(address);
+    const std::optional<int64_t> room = room_at(data, index_);
+    if (!room.has_value() || bytes > *room) {
+      throw Error("ERR_DEVICE", "pointer: got " + (room ? std::to_string(*room) : std::string("no")) +
+                                    " bytes of cuda:" + std::to_string(index_) + " there, wanted " +
+                                    std::to_string(bytes));
+    }
+    return std::make_shared<Memory>(*this, data, bytes);
+  });
+}
+
+void CudaDevice::fault() {
+  enter([&] {
+    launch_fault(stream_);
+    progress_->mark("fault", stream_);
+  });
+}
+
+CudaDevice& device(int index) {
+  static std::mutex mutex;
+  static auto& devices = *new std::map<int, std::unique_ptr<CudaDevice>>;  // outlives every thread
+  const std::lock_guard lock(mutex);
+  if (auto& known = devices[index]; known != nullptr) return *known;
+  try {
+    auto made = std::make_unique<CudaDevice>(index);
+    return *(devices[index] = std::move(made));
+  } catch (const CudaError& error) {
+    throw Error("ERR_DEVICE", "device cuda:" + std::to_string(index) + ": " + error.what());
+  }
+}
+
+}  // namespace vsa::cuda

@@ -1,0 +1,7 @@
+#include "cuda/fine_backward_launch.cuh"
+
+namespace vsa::cuda::fine_backward {
+
+template void launch_typed<__nv_bfloat16>(const Args&, int64_t, const Launch&);
+
+}  // namespace vsa::cuda::fine_backward

@@ -1,0 +1,18 @@
+#include "core/error.h"
+#include "cuda/fine.h"
+
+namespace vsa::cuda {
+
+void launch(const FineForward& f, const Launch& launch) {
+  VSA_CHECK(f.Hkv > 0 && f.H % f.Hkv == 0, "the number of heads must be a multiple of that of key heads");
+  VSA_CHECK(f.D == 64 || f.D == 96 || f.D == 128, "the head dim of fine attention on a GPU must be 64, 96 or 128");
+  VSA_CHECK(f.lists.rows == f.q_grid.total_tiles() && f.lists.columns == f.kv_grid.total_tiles(),
+            "lists must fit the grids");
+  f.dtype == DType::float32 ? launch_fine_forward_f32(f, launch) : launch_fine_forward_16(f, launch);
+}
+
+void launch_fine_forward_16(const FineForward& f, const Launch& launch) {
+  f.dtype == DType::bfloat16 ? launch_fine_forward_bf16(f, launch) : launch_fine_forward_fp16(f, launch);
+}
+
+}  // namespace vsa::cuda

@@ -1,0 +1,205 @@
+#include <algorithm>
+
+#include "core/error.h"
+#include "cuda/check.h"
+#include "cuda/launch.h"
+
+// The transpose goes through bits: for 32 rows of the lists at a time, a word for every column says which of the rows
+// have it. A column's words, in order, are its list. Three kernels: bits, counts, and lists; setting bits in shared
+// memory is the only atomic operation, and its order does not matter.
+namespace vsa::cuda {
+namespace {
+
+constexpr int kThreads = 256;
+constexpr int kWarps = kThreads / 32;
+constexpr unsigned kWarp = 0xffffffffu;
+constexpr int kBitsThreads = 512;
+constexpr int kBitsColumns = 8192;  // columns whose words a block holds at a time
+
+struct TransposeArgs {
+  TileLists lists;
+  int heads, rows, columns;
+  int row_blocks;     // of 32 rows
+  int column_blocks;  // of kBitsColumns in the first kernel
+  uint32_t* words;    // [heads, row_blocks, columns], scratch
+  int32_t* counts;    // [heads, columns], scratch
+  int32_t* offsets;   // [heads * columns + 1]
+  int32_t* indices;
+};
+
+// A block: 32 rows of one head, kBitsColumns columns.
+__global__ void __launch_bounds__(kBitsThreads) transpose_bits(TransposeArgs p) {
+  __shared__ uint32_t words[kBitsColumns];
+  const int first = static_cast<int>(blockIdx.x) % p.column_blocks * kBitsColumns;
+  const int row_block = static_cast<int>(blockIdx.x) / p.column_blocks;  // of all heads
+  const int head = row_block / p.row_blocks, row = (row_block - head * p.row_blocks) * 32;
+  const int columns = min(kBitsColumns, p.columns - first);
+  for (int j = threadIdx.x; j < columns; j += kBitsThreads) words[j] = 0;
+  __syncthreads();
+  const int lane = threadIdx.x % 32;
+  for (int r = threadIdx.x / 32; r < min(32, p.rows - row); r += kBitsThreads / 32) {
+    const int32_t* offsets = p.lists.offsets + static_cast<int64_t>(head) * p.rows + row + r;
+    const int begin = offsets[0], end = offsets[1];
+#pragma unroll 4
+    for (int i = begin + lane; i < end; i += 32) {
+      const int column = p.lists.indices[i] - first;
+      if (column >= 0 && column < columns) atomicOr(&words[column], 1u << r);
+    }
+  }
+  __syncthreads();
+  uint32_t* to = p.words + static_cast<int64_t>(row_block) * p.columns + first;
+  for (int j = threadIdx.x; j < columns; j += kBitsThreads) to[j] = words[j];
+}
+
+// A thread counts the rows of one column.
+__global__ void __launch_bounds__(kThreads) transpose_counts(TransposeArgs p) {
+  const int item = blockIdx.x * kThreads + threadIdx.x;
+  if (item >= p.heads * p.columns) return;
+  const int head = item / p.columns, column = item - head * p.columns;
+  const uint32_t* words = p.words + static_cast<int64_t>(head) * p.row_blocks * p.columns + column;
+  int count = 0;
+#pragma unroll 8
+  for (int block = 0; block < p.row_blocks; ++block) count += __popc(words[static_cast<int64_t>(block) * p.columns]);
+  p.counts[item] = count;
+}
+
+__device__ __forceinline__ int warp_scan(int x, int lane) {
+#pragma unroll
+  for (int distance = 1; distance < 32; distance *= 2) {
+    const int other = __shfl_up_sync(kWarp, x, distance);
+    if (lane >= distance) x += other;
+  }
+  return x;  // inclusive
+}
+
+// A block: 32 columns of one head. Where a column begins comes from the counts before it, those of its own head only:
+// a head has as many entries in the transpose, so it begins where it began.
+__global__ void __launch_bounds__(kThreads) transpose_lists(TransposeArgs p) {
+  constexpr int kColumns = 32, kPerWarp = kColumns / kWarps;
+  __shared__ uint32_t words[32][kColumns + 1];  // [row block, column]
+  __shared__ uint16_t list[kWarps][32 * 32];    // rows of one column, from up to 1,024
+  __shared__ int sums[kWarps];
+  __shared__ int begins[kColumns];
+  const int blocks = (p.columns + kColumns - 1) / kColumns;
+  const int head = static_cast<int>(blockIdx.x) / blocks;
+  const int first = (static_cast<int>(blockIdx.x) - head * blocks) * kColumns;
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+
+  const int32_t* counts = p.counts + static_cast<int64_t>(head) * p.columns;
+  int before = 0;
+  for (int j = threadIdx.x; j < first; j += kThreads) before += counts[j];
+  before = __reduce_add_sync(kWarp, before);
+  if (lane == 0) sums[warp] = before;
+  __syncthreads();
+  if (warp == 0) {
+    int begin = p.lists.offsets[static_cast<int64_t>(head) * p.rows];
+    for (int w = 0; w < kWarps; ++w) begin += sums[w];
+    const int column = first + lane, count = column < p.columns ? counts[column] : 0;
+    begin += warp_scan(count, lane) - count;
+    begins[lane] = begin;
+    if (column < p.columns) p.offsets[static_cast<int64_t>(head) * p.columns + column] = begin;
+    if (blockIdx.x == 0 && lane == 0) {
+      p.offsets[static_cast<int64_t>(p.heads) * p.columns] = p.lists.offsets[static_cast<int64_t>(p.heads) * p.rows];
+    }
+  }
+  __syncthreads();
+
+  int next[kPerWarp];
+#pragma unroll
+  for (int c = 0; c < kPerWarp; ++c) next[c] = begins[warp * kPerWarp + c];
+  const uint32_t* from = p.words + static_cast<int64_t>(head) * p.row_blocks * p.columns + first + lane;
+  for (int block = 0; block < p.row_blocks; block += 32) {
+#pragma unroll
+    for (int r = warp; r < 32; r += kWarps) {
+      const bool exists = block + r < p.row_blocks && first + lane < p.columns;
+      words[r][lane] = exists ? from[static_cast<int64_t>(block + r) * p.columns] : 0;
+    }
+    __syncthreads();
+#pragma unroll
+    for (int c = 0; c < kPerWarp; ++c) {
+      // Every lane has the bits of 32 rows. The list comes together in shared memory, so that it is written whole.
+      uint32_t word = words[lane][warp * kPerWarp + c];
+      const int count = __popc(word), end = warp_scan(count, lane), total = __shfl_sync(kWarp, end, 31);
+      for (int at = end - count; word != 0; word &= word - 1) {
+        list[warp][at++] = static_cast<uint16_t>(lane * 32 + __ffs(static_cast<int>(word)) - 1);
+      }
+      __syncwarp();
+      for (int i = lane; i < total; i += 32) p.indices[next[c] + i] = block * 32 + list[warp][i];
+      __syncwarp();
+      next[c] += total;
+    }
+    __syncthreads();
+  }
+}
+
+// A warp makes the bits of one row, kRowWords words at a time.
+constexpr int kRowWords = 512;
+
+__global__ void __launch_bounds__(kThreads) lists_to_bits(TileLists lists, int64_t rows, int words, int32_t* bits) {
+  __shared__ uint32_t row_words[kWarps][kRowWords];
+  const int64_t row = static_cast<int64_t>(blockIdx.x) * kWarps + threadIdx.x / 32;
+  const int lane = threadIdx.x % 32;
+  if (row >= rows) return;
+  uint32_t* mine = row_words[threadIdx.x / 32];
+  const int columns = static_cast<int>(lists.columns);
+  for (int first = 0; first < words; first += kRowWords) {
+    const int count = min(kRowWords, words - first);
+    for (int w = lane; w < count; w += 32) {
+      const int left = columns - (first + w) * 32;  // 1 or more
+      const uint32_t full = left >= 32 ? 0xffffffffu : (1u << left) - 1;
+      mine[w] = lists.offsets == nullptr ? full : 0;
+    }
+    __syncwarp();
+    if (lists.offsets != nullptr) {
+      const int begin = lists.offsets[row], end = lists.offsets[row + 1];
+      for (int i = begin + lane; i < end; i += 32) {
+        const int column = lists.indices[i] - first * 32;
+        if (column >= 0 && column < count * 32) atomicOr(&mine[column / 32], 1u << column % 32);
+      }
+      __syncwarp();
+    }
+    for (int w = lane; w < count; w += 32) bits[row * words + first + w] = static_cast<int32_t>(mine[w]);
+    __syncwarp();
+  }
+}
+
+}  // namespace
+
+void launch(const TransposeLists& p, const Launch& on) {
+  VSA_CHECK(p.lists.offsets != nullptr, "full lists have no transpose in memory");
+  const int64_t heads = p.B * p.H, rows = p.lists.rows, columns = p.lists.columns;
+  VSA_CHECK(heads * rows < INT32_MAX && heads * columns < INT32_MAX - kThreads, "too many lists");
+  if (heads * columns == 0 || rows == 0) {
+    check(cudaMemsetAsync(p.offsets, 0, static_cast<size_t>(heads * columns + 1) * sizeof(int32_t), on.stream),
+          "cudaMemsetAsync");
+    return;
+  }
+  TransposeArgs args;
+  args.lists = p.lists;
+  args.heads = static_cast<int>(heads), args.rows = static_cast<int>(rows), args.columns = static_cast<int>(columns);
+  args.row_blocks = (args.rows + 31) / 32;
+  args.column_blocks = (args.columns + kBitsColumns - 1) / kBitsColumns;
+  args.words = on.scratch_of<uint32_t>(heads * args.row_blocks * columns);
+  args.counts = on.scratch_of<int32_t>(heads * columns);
+  args.offsets = p.offsets, args.indices = p.indices;
+
+  transpose_bits<<<static_cast<uint32_t>(heads * args.row_blocks * args.column_blocks), kBitsThreads, 0, on.stream>>>(
+      args);
+  check_launch("transpose_bits");
+  transpose_counts<<<static_cast<uint32_t>((heads * columns + kThreads - 1) / kThreads), kThreads, 0, on.stream>>>(
+      args);
+  check_launch("transpose_counts");
+  transpose_lists<<<static_cast<uint32_t>(heads * ((columns + 31) / 32)), kThreads, 0, on.stream>>>(args);
+  check_launch("transpose_lists");
+}
+
+void launch(const ListsToBits& p, const Launch& on) {
+  const int64_t rows = p.B * p.H * p.lists.rows, words = (p.lists.columns + 31) / 32;
+  if (rows * words == 0) return;
+  VSA_CHECK(rows < INT32_MAX, "lists must have fewer than 2^31 rows");
+  lists_to_bits<<<static_cast<uint32_t>((rows + kWarps - 1) / kWarps), kThreads, 0, on.stream>>>(
+      p.lists, rows, static_cast<int>(words), p.bits);
+  check_launch("lists_to_bits");
+}
+
+}  // namespace vsa::cuda

@@ -1,0 +1,38 @@
+#include "cuda/progress.h"
+
+#include <cuda.h>
+#include <cudaTypedefs.h>
+
+#include "cuda/check.h"
+
+namespace vsa::cuda {
+
+Progress::Progress() {
+  void* host = nullptr;
+  void* mapped = nullptr;
+  check(cudaHostAlloc(&host, sizeof(uint32_t), cudaHostAllocMapped), "cudaHostAlloc");
+  check(cudaHostGetDevicePointer(&mapped, host, 0), "cudaHostGetDevicePointer");
+  finished_ = static_cast<volatile uint32_t*>(host);
+  *finished_ = 0;
+  finished_on_device_ = reinterpret_cast<unsigned long long>(mapped);
+  // By entry point, so that the addon loads where there is no driver to link with.
+  cudaDriverEntryPointQueryResult found{};
+  check(cudaGetDriverEntryPointByVersion("cuStreamWriteValue32", &write_value_, 12000, cudaEnableDefault, &found),
+        "cudaGetDriverEntryPointByVersion");
+  if (found != cudaDriverEntryPointSuccess) throw Error("ERR_DEVICE", "the driver has no cuStreamWriteValue32");
+}
+
+void Progress::mark(const char* name, cudaStream_t stream) {
+  names_[++issued_ % kNames] = name;
+  const CUresult result = reinterpret_cast<PFN_cuStreamWriteValue32_v11070>(write_value_)(
+      stream, finished_on_device_, issued_, CU_STREAM_WRITE_VALUE_DEFAULT);
+  if (result != CUDA_SUCCESS) check(static_cast<cudaError_t>(result), "cuStreamWriteValue32");
+}
+
+const char* Progress::running() const {
+  const uint32_t finished = *finished_;
+  if (finished == issued_ || issued_ - finished > kNames) return nullptr;
+  return names_[(finished + 1) % kNames];
+}
+
+}  // namespace vsa::cuda

@@ -1,0 +1,35 @@
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <cstdint>
+
+namespace vsa::cuda {
+
+// How far a stream has come, read on the host without asking CUDA: after every operation the stream writes its number
+// into pinned memory. So a fault can be traced to the operation that was running, when CUDA itself says nothing any
+// more. Under the device's lock.
+class Progress {
+public:
+  Progress();
+
+  // Counts an operation whose kernels are now on the stream; `name` is a literal.
+  void mark(const char* name, cudaStream_t stream);
+  // The number that the next mark gets.
+  uint32_t next() const { return issued_ + 1; }
+  // Whether the operation of a number is known to have run.
+  bool done(uint32_t number) const { return static_cast<int32_t>(*finished_ - number) >= 0; }
+  // The oldest operation that is not known to have run; null if all are.
+  const char* running() const;
+
+private:
+  static constexpr uint32_t kNames = 4096;  // operations that may be waiting and still be known by name
+
+  const char* names_[kNames] = {};
+  uint32_t issued_ = 0;
+  volatile uint32_t* finished_ = nullptr;  // pinned; the stream writes it
+  unsigned long long finished_on_device_ = 0;
+  void* write_value_ = nullptr;  // cuStreamWriteValue32
+};
+
+}  // namespace vsa::cuda
