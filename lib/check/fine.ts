@@ -19,6 +19,7 @@ import {
   ownPrecision,
   randomTokens,
   readTokens,
+  roundsOperands,
   type TokenShape,
   twice,
 } from './values.js';
@@ -144,7 +145,7 @@ async function compareAttention(
     return { output: forward.output, lse: forward.lse, dq: q, dk: k, dv: v };
   });
 
-  const rows = new CaseRows(op, c.name);
+  const rows = new CaseRows(op, c.name, roundsOperands(context.device));
   const terms = mask?.includes(1) === false ? { dq: 0, dk: 0 } : gradientTerms(c, inputs);
   compareTokens(rows, 'output', got.output, { c, shape: query, reference: reference.output, own: own.output });
   compareLse(rows, got.lse, query, reference.lse);

@@ -132,6 +132,11 @@ export function ownPrecision(format: FloatFormat): Precision {
   return { ...samePrecision(format), scores: 'float64' };
 }
 
+/** Whether attention on a device rounds P and dS to the format of its inputs: tensor cores take nothing wider. */
+export function roundsOperands(device: Device): boolean {
+  return device.type === 'cuda';
+}
+
 /** Tokens read back to grid order. */
 export interface Output {
   readonly values: Float64Array;

@@ -31,7 +31,16 @@ import {
 } from './fine.js';
 import { type ListsSpec, makeLists } from './lists.js';
 import { CaseRows, type CheckRow } from './report.js';
-import { type CaseContext, type Input, ownPrecision, randomTokens, readTokens, twice, valuesOf } from './values.js';
+import {
+  type CaseContext,
+  type Input,
+  ownPrecision,
+  randomTokens,
+  readTokens,
+  roundsOperands,
+  twice,
+  valuesOf,
+} from './values.js';
 
 export interface VsaCase extends AttentionCase {
   /** Which tiles: the best by score, or lists. */
@@ -48,7 +57,7 @@ interface Gates {
 }
 
 export async function checkVsa(c: VsaCase, context: CaseContext): Promise<CheckRow[]> {
-  const rows = new CaseRows('videoSparseAttention', c.name);
+  const rows = new CaseRows('videoSparseAttention', c.name, roundsOperands(context.device));
   const { query, key } = tokenShapes(c);
   const inputs = await attentionTensors(c, context);
   const gate = () => randomTokens(context, query, c.dtype, 1, c.padding);
