@@ -13,7 +13,7 @@ std::atomic<int64_t> damaged{0};
 
 void Storage::fail(std::exception_ptr why) {
   std::lock_guard lock(mutex_);
-  if (failure_ == nullptr) failure_ = std::move(why);
+  failure_ = std::move(why);
 }
 
 std::exception_ptr Storage::failure() const {

@@ -27,7 +27,6 @@ void run_call(const Call& call) {
   } catch (...) {
     failure = std::current_exception();
   }
-  if (failure == nullptr) return;
   for (const auto& output : call.outputs) output->fail(failure);
 }
 
@@ -110,6 +109,7 @@ public:
     std::memcpy(staging->data(), source, static_cast<size_t>(bytes));
     enqueue([storage, staging = std::move(staging), target, bytes] {
       std::memcpy(target, staging->data(), static_cast<size_t>(bytes));
+      if (bytes == storage->bytes()) storage->fail(nullptr);
     });
   }
 

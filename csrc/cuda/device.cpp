@@ -139,6 +139,10 @@ void CudaDevice::write(const std::shared_ptr<Storage>& storage, int64_t offset, 
   enter([&] {
     auto& memory = static_cast<Memory&>(*storage);
     memory.lists = 0;
+    if (bytes == memory.bytes()) {
+      memory.fail(nullptr);
+      memory.verdicts.clear();
+    }
     staging_->upload(static_cast<char*>(memory.data()) + offset, source, bytes, stream_);
     progress_->mark("copyFrom", stream_);
   });

@@ -85,7 +85,7 @@ void ListsGuard::made(const int32_t* offsets, const int32_t* indices) {
 void ListsGuard::tell_outputs() {
   for (const auto& output : call_.outputs) {
     auto& memory = static_cast<Memory&>(*output);
-    if (failure_ != nullptr) memory.fail(failure_);
+    memory.fail(failure_);
     memory.verdicts = verdicts_;
     memory.lists = 0;
   }

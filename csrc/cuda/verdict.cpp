@@ -12,17 +12,17 @@ Verdict::~Verdict() {
 }
 
 std::shared_ptr<Verdict> Verdicts::take() {
-  int32_t* word = nullptr;
-  {
-    const std::lock_guard lock(mutex_);
-    if (free_.empty()) {
-      void* page = nullptr;
-      check(cudaMallocHost(&page, kPage * sizeof(int32_t)), "cudaMallocHost");
-      for (int i = 0; i < kPage; ++i) free_.push_back(static_cast<int32_t*>(page) + i);
-    }
-    word = free_.back();
-    free_.pop_back();
+  std::unique_lock lock(mutex_);
+  if (free_.empty()) {
+    // Without the lock: this may wait for the GPU, which may wait for a callback that gives a word back.
+    lock.unlock();
+    void* page = nullptr;
+    check(cudaMallocHost(&page, kPage * sizeof(int32_t)), "cudaMallocHost");
+    lock.lock();
+    for (int i = 0; i < kPage; ++i) free_.push_back(static_cast<int32_t*>(page) + i);
   }
+  int32_t* const word = free_.back();
+  free_.pop_back();
   *word = 0;
   return std::make_shared<Verdict>(*this, word);
 }

@@ -15,10 +15,16 @@ export const cpu = device('cpu');
 export const onGpu = { device: gpu };
 export const onCpu = { device: cpu };
 
+/** Skips a suite, and says so: of files whose tests are all skipped Jest prints no name. */
+function skip(name: string, why: string, body: () => void): void {
+  process.stderr.write(`skipped: ${name} (${why})\n`);
+  describe.skip(`${name} (${why})`, body);
+}
+
 /** A suite that needs a GPU: where there is none it is skipped, and says so. */
 export function describeGpu(name: string, body: () => void): void {
   if (PROBLEM === '') describe(name, body);
-  else describe.skip(`${name} (needs a GPU: ${PROBLEM})`, body);
+  else skip(name, `needs a GPU: ${PROBLEM}`, body);
 }
 
 /**
@@ -26,7 +32,7 @@ export function describeGpu(name: string, body: () => void): void {
  */
 export function describeGpuAlone(name: string, body: () => void): void {
   if (PROBLEM !== '' || process.env['VSA_TEST_GPU_ALONE'] === '1') describeGpu(name, body);
-  else describe.skip(`${name} (needs the GPU for itself: npm run test:gpu)`, body);
+  else skip(name, 'needs the GPU for itself: npm run test:gpu', body);
 }
 
 /** The bytes of a tensor's values. */
