@@ -51,7 +51,7 @@ struct Item {
 };
 
 template <class S>
-__global__ void __launch_bounds__(64 * S::kMaxPairs, 2) selection_scores(Args a) {
+__global__ void __launch_bounds__(64 * S::kMaxPairs, 4) selection_scores(Args a) {
   extern __shared__ float4 shared_memory[];
   float* const q_shared = reinterpret_cast<float*>(shared_memory);
   const Selection& p = a.p;
@@ -109,7 +109,8 @@ __device__ __forceinline__ void select_row(const Args& a, int head, int i, const
   float step;
   const float guess = rank_row(ranks, {first, Nk, p.include_self ? i : -1}, a.guess, lane, step, load);
   const Threshold threshold = find_threshold(ranks, Nk - first, listed - first, p.include_self, guess, step);
-  write_list(ranks, threshold, lane, list + first);
+  if (threshold.ties > 0) force_ties(ranks, threshold, lane);
+  write_list(ranks, threshold.above, lane, list + first);
 }
 
 // kQuads: quads of ranks in a lane's registers; 0: ranks in shared memory or in scratch.

@@ -40,6 +40,20 @@ struct RegisterRanks {
 #pragma unroll
     for (int i = 0; i < kQuads; ++i) use(quads[i], i);
   }
+
+  // The same four by four: use(an array of four quads, the number of the first).
+  template <class F>
+  __device__ __forceinline__ void groups(const F& use) const {
+#pragma unroll
+    for (int first = 0; first < kQuads; first += 4) {
+      uint4 group[4] = {};  // no candidates
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        if (first + i < kQuads) group[i] = quads[first + i];
+      }
+      use(group, first);
+    }
+  }
 };
 
 struct MemoryRanks {
@@ -50,6 +64,19 @@ struct MemoryRanks {
   __device__ __forceinline__ void each(const F& use) {
 #pragma unroll 2
     for (int i = 0; i < count; ++i) use(quads[32 * i], i);
+  }
+
+  template <class F>
+  __device__ __forceinline__ void groups(const F& use) const {
+#pragma unroll 1
+    for (int first = 0; first < count; first += 4) {
+      uint4 group[4] = {};  // no candidates
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        if (first + i < count) group[i] = quads[32 * (first + i)];
+      }
+      use(group, first);
+    }
   }
 };
 
@@ -69,6 +96,7 @@ struct Candidates {
 template <class Ranks, class Load>
 __device__ __forceinline__ float rank_row(Ranks& ranks, const Candidates& candidates, const Guess& guess, int lane,
                                           float& step, const Load& load) {
+  const auto count = static_cast<uint32_t>(candidates.end - candidates.first);
   float sum = 0, squares = 0;
   ranks.each([&](uint4& quad, int i) {
     const int j = 128 * i + 4 * lane;
@@ -78,16 +106,19 @@ __device__ __forceinline__ float rank_row(Ranks& ranks, const Candidates& candid
     uint32_t rank[4];
 #pragma unroll
     for (int e = 0; e < 4; ++e) {
-      const bool candidate = j + e >= candidates.first && j + e < candidates.end;
+      const bool candidate = static_cast<uint32_t>(j + e - candidates.first) < count;
       const float value = candidate ? x[e] : 0.0f;
       rank[e] = candidate ? rank_of(value) : kAbsent;
-      rank[e] = j + e == candidates.forced ? kForced : rank[e];
       sum += value;
       squares = fmaf(value, value, squares);
     }
+    if (candidates.forced >= 0) {  // the same for all lanes
+#pragma unroll
+      for (int e = 0; e < 4; ++e) rank[e] = j + e == candidates.forced ? kForced : rank[e];
+    }
     quad = {rank[0], rank[1], rank[2], rank[3]};
   });
-  const float inverse = 1.0f / static_cast<float>(candidates.end - candidates.first);
+  const float inverse = 1.0f / static_cast<float>(count);
   const float mean = warp_sum(sum) * inverse;
   const float deviation = sqrtf(fmaxf(fmaf(-mean, mean, warp_sum(squares) * inverse), 0.0f));
   step = deviation * guess.per_element;
@@ -136,46 +167,59 @@ __device__ __forceinline__ Threshold find_threshold(Ranks& ranks, int candidates
   return {low, keep - above_high};
 }
 
-// How many of the flags of lower lanes and of all lanes are set; a lane has 0 to 4.
-__device__ __forceinline__ int sum_before(int flags, int lane, int& total) {
-  int sum = flags;
+// Sums over lower lanes and this one. Four sums of up to 255 may share a word.
+__device__ __forceinline__ uint32_t warp_scan(uint32_t x, int lane) {
 #pragma unroll
   for (int distance = 1; distance < 32; distance *= 2) {
-    const int other = __shfl_up_sync(kWarp, sum, distance);
-    if (lane >= distance) sum += other;
+    const uint32_t other = __shfl_up_sync(kWarp, x, distance);
+    if (lane >= distance) x += other;
   }
-  total = __shfl_sync(kWarp, sum, 31);
-  return sum - flags;
+  return x;
 }
 
-// Writes the kept key tiles in ascending order.
+// Makes the first `ties` of the ranks that equal threshold.above forced ones.
 template <class Ranks>
-__device__ __forceinline__ void write_list(Ranks& ranks, Threshold threshold, int lane, int32_t* list) {
-  ranks.each([&](const uint4& four, int i) {
-    const uint32_t rank[4] = {four.x, four.y, four.z, four.w};
-    bool kept[4];
+__device__ __forceinline__ void force_ties(Ranks& ranks, Threshold threshold, int lane) {
+  uint32_t left = threshold.ties;
+  ranks.each([&](uint4& quad, int) {
+    uint32_t rank[4] = {quad.x, quad.y, quad.z, quad.w};
+    uint32_t ties = 0;
 #pragma unroll
-    for (int e = 0; e < 4; ++e) kept[e] = rank[e] > threshold.above;
-    int total;
-    if (threshold.ties > 0) {  // the same for all lanes
-      int ties = 0;
-#pragma unroll
-      for (int e = 0; e < 4; ++e) ties += rank[e] == threshold.above;
-      int left = threshold.ties - sum_before(ties, lane, total);
-#pragma unroll
-      for (int e = 0; e < 4; ++e) {
-        const bool tie = rank[e] == threshold.above;
-        kept[e] = kept[e] || (tie && left > 0);
-        left -= tie;
-      }
-      threshold.ties -= total;
-    }
-    int32_t* to = list + sum_before(kept[0] + kept[1] + kept[2] + kept[3], lane, total);
+    for (int e = 0; e < 4; ++e) ties += rank[e] == threshold.above;
+    const uint32_t sum = warp_scan(ties, lane), total = __shfl_sync(kWarp, sum, 31);
+    uint32_t before = sum - ties;
 #pragma unroll
     for (int e = 0; e < 4; ++e) {
-      if (kept[e]) *to++ = 128 * i + 4 * lane + e;
+      const bool tie = rank[e] == threshold.above;
+      rank[e] = tie && before < left ? kForced : rank[e];
+      before += tie;
     }
-    list += total;
+    quad = {rank[0], rank[1], rank[2], rank[3]};
+    left -= min(left, total);
+  });
+}
+
+// Writes the key tiles whose ranks are above `above`, in ascending order.
+template <class Ranks>
+__device__ __forceinline__ void write_list(Ranks& ranks, uint32_t above, int lane, int32_t* list) {
+  ranks.groups([&](const uint4(&quads)[4], int first) {
+    uint32_t kept = 0;  // a byte for every quad: at most 128 of all lanes
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const uint32_t count = (quads[i].x > above) + (quads[i].y > above) + (quads[i].z > above) + (quads[i].w > above);
+      kept += count << 8 * i;
+    }
+    const uint32_t sum = warp_scan(kept, lane), total = __shfl_sync(kWarp, sum, 31), before = sum - kept;
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      int32_t* to = list + (before >> 8 * i & 255);
+      const int32_t j = 128 * (first + i) + 4 * lane;
+      if (quads[i].x > above) *to++ = j;
+      if (quads[i].y > above) *to++ = j + 1;
+      if (quads[i].z > above) *to++ = j + 2;
+      if (quads[i].w > above) *to++ = j + 3;
+      list += total >> 8 * i & 255;
+    }
   });
 }
 

@@ -22,7 +22,7 @@ struct Shape {
   static constexpr int kSlice = kRows;            // channels of a stage
   static constexpr int kQuads = kSlice / 4;       // 16-byte pieces of a row of a stage
   static constexpr int kStage = kChunk * kSlice;  // floats
-  static constexpr int kMaxPairs = 4;             // of warps in a block: two blocks an SM, 128 registers a thread
+  static constexpr int kMaxPairs = 2;             // of warps in a block: four blocks an SM, 128 registers a thread
 
   // Channels, filled up with zeros to whole stages.
   static int64_t padded(int64_t D) { return (D + kSlice - 1) / kSlice * kSlice; }
