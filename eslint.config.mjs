@@ -49,28 +49,31 @@ export default defineConfig(
   layer(
     ['lib/errors.ts', 'lib/validate.ts'],
     outside(
-      'binding|device|tensor|files|attention|oracle|check|cli|demo|index',
+      'binding|device|tensor|files|attention|oracle|bench|check|cli|demo|index',
       'Errors and checks of arguments know nothing above them.',
     ),
   ),
   layer(
     ['lib/tensor/**', 'lib/device/**', 'lib/files/**'],
     outside(
-      'attention|oracle|check|cli|demo|index',
+      'attention|oracle|bench|check|cli|demo|index',
       'Tensors, devices and files know no operator, and nothing above one.',
     ),
   ),
   layer(
     ['lib/attention/**'],
-    outside('files|oracle|check|cli|demo|index', 'Operators know nothing of files, of the oracle or of the programs.'),
+    outside(
+      'files|oracle|bench|check|cli|demo|index',
+      'Operators know nothing of files, of the oracle or of the programs.',
+    ),
   ),
   layer(['lib/oracle/**'], {
     regex: '^\\.\\./(?!errors\\.js$)',
     message: 'The oracle is independent of what it judges: it imports nothing of lib but the errors.',
   }),
   layer(
-    ['lib/demo/**', 'lib/check/**'],
-    outside('cli', 'The command line calls the demo and the check, not the other way round.'),
+    ['lib/demo/**', 'lib/check/**', 'lib/bench/**'],
+    outside('cli', 'The command line calls the demo, the check and the benchmark, not the other way round.'),
   ),
   {
     files: ['lib/cli/**', 'scripts/**', 'bench/**', 'test/fresh/**'],

@@ -147,7 +147,7 @@ export function device(name?: DeviceString | Device): Device {
   throw new VsaError({
     code: 'ERR_DEVICE',
     argument: 'device',
-    got: `'${name}'`,
+    got: show(name),
     wanted: `'cpu', or a GPU that can be used: ${problem}`,
   });
 }

@@ -42,10 +42,10 @@ describe('vsa', () => {
   test('--help names every command, an example and the exit codes', () => {
     const { status, stdout } = vsa(['--help']);
     expect(status).toBe(0);
-    for (const text of ['info', 'check', 'demo', 'Examples:', 'Exit codes:']) expect(stdout).toContain(text);
+    for (const text of ['info', 'check', 'bench', 'demo', 'Examples:', 'Exit codes:']) expect(stdout).toContain(text);
   });
 
-  test.each(['info', 'check', 'demo'])('%s --help has examples, --json and the exit codes', (command) => {
+  test.each(['info', 'check', 'bench', 'demo'])('%s --help has examples, --json and the exit codes', (command) => {
     const { status, stdout } = vsa([command, '--help']);
     expect(status).toBe(0);
     for (const text of [`vsa ${command}`, 'Examples:', '--json', 'Exit codes:']) expect(stdout).toContain(text);
