@@ -23,7 +23,8 @@ public:
   void* data() const { return data_; }  // an address of the device
   int64_t bytes() const { return bytes_; }
 
-  // A task that should have filled this memory failed: whoever reads it is told, until a later one has filled it (null).
+  // A task that should have filled this memory failed: whoever reads it is told, until a later one has filled it
+  // (null).
   void fail(std::exception_ptr why);
   std::exception_ptr failure() const;  // null if all is well
 
