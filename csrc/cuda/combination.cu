@@ -1,15 +1,8 @@
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
-
-#include <initializer_list>
-#include <type_traits>
-
 #include "cuda/check.h"
 #include "cuda/launch.h"
-#include "cuda/tile_layout.h"
+#include "cuda/tile_columns.cuh"
 
-// As in pooling.cu a thread owns one vector of columns of one tile and goes through the tile's slots in their order:
-// the coarse row that all tokens of the tile share stays in registers, and so does the sum of its gradient. Bound by
+// The coarse row that all tokens of a tile share stays in registers, and so does the sum of its gradient. Bound by
 // memory. Products and sums are rounded one by one, never fused, so that the CPU gives the same bits.
 namespace vsa::cuda {
 namespace {
@@ -17,38 +10,6 @@ namespace {
 constexpr int kThreads = 64;
 constexpr int kForwardSlots = 4;   // of up to three loads each
 constexpr int kBackwardSlots = 4;  // of up to four
-
-// V elements of a row: 16 bytes, or a single element where widths or addresses do not allow more.
-template <typename T, int V>
-struct alignas(V * sizeof(T) < 16 ? V * sizeof(T) : 16) Vector {
-  T element[V];
-};
-
-// The same as it waits in registers, so that two 16-bit elements share one.
-template <size_t bytes>
-struct BitsOf;
-template <>
-struct BitsOf<16> {
-  using Type = uint4;
-};
-template <>
-struct BitsOf<4> {
-  using Type = uint32_t;
-};
-template <>
-struct BitsOf<2> {
-  using Type = uint16_t;
-};
-template <typename T, int V>
-using Bits = typename BitsOf<V * sizeof(T)>::Type;
-
-template <typename To, typename From>
-__device__ __forceinline__ To bit_cast(const From& from) {
-  static_assert(sizeof(To) == sizeof(From), "the bits are kept");
-  To to;
-  memcpy(&to, &from, sizeof(To));
-  return to;
-}
 
 template <typename T, int V>
 __device__ __forceinline__ Vector<float, V> to_float(const Bits<T, V>& bits) {
@@ -82,27 +43,6 @@ __device__ __forceinline__ Vector<float, V> sum(const Vector<float, V>& x, const
   for (int c = 0; c < V; ++c) z.element[c] = __fadd_rn(x.element[c], y.element[c]);
   return z;
 }
-
-// What a thread works on: a vector of columns of one (batch, tile).
-struct Part {
-  bool exists;
-  int32_t tile;
-  int64_t pooled;  // element of [B, tiles, width] where the vector begins
-  int64_t tokens;  // element of [B, rows, width] where it begins in row 0 of its batch
-
-  template <int V>
-  __device__ __forceinline__ static Part of_thread(const TileLayout& layout, int32_t width, uint32_t parts) {
-    const uint32_t item = blockIdx.x * blockDim.x + threadIdx.x, vectors = static_cast<uint32_t>(width / V);
-    const uint32_t row = item / vectors, b = row / static_cast<uint32_t>(layout.tiles);
-    const int64_t column = static_cast<int64_t>(item - row * vectors) * V;
-    Part part;
-    part.exists = item < parts;
-    part.tile = static_cast<int32_t>(row - b * static_cast<uint32_t>(layout.tiles));
-    part.pooled = static_cast<int64_t>(row) * width + column;
-    part.tokens = static_cast<int64_t>(b) * layout.rows * width + column;
-    return part;
-  }
-};
 
 template <typename T>
 struct ForwardArgs {
@@ -226,49 +166,20 @@ __global__ void __launch_bounds__(kThreads)
   if (p.dcoarse != nullptr) *reinterpret_cast<Vector<float, V>*>(p.dcoarse + part.pooled) = dcoarse;
 }
 
-// Calls launch(a T, elements of a vector, blocks, width, parts); nothing for an empty problem.
-template <typename F>
-void for_vectors(DType dtype, int64_t B, int64_t H, int64_t D, const TileLayout& layout,
-                 std::initializer_list<const void*> pointers, const F& launch) {
-  const int64_t width = H * D, rows = B * layout.tiles;
-  if (rows * width == 0) return;
-  VSA_CHECK(dtype != DType::int32, "tokens must be float32, bfloat16 or float16");
-  const int wide = static_cast<int>(16 / size_of(dtype));
-  uintptr_t bits = 0;
-  for (const void* pointer : pointers) bits |= reinterpret_cast<uintptr_t>(pointer);
-  const int vector = (bits & 15) == 0 && width % wide == 0 ? wide : 1;
-  const int64_t parts = rows * (width / vector);
-  VSA_CHECK(width <= INT32_MAX && parts <= INT32_MAX, "too large a problem for one launch");
-  const uint32_t blocks = static_cast<uint32_t>((parts + kThreads - 1) / kThreads);
-  const auto go = [&](auto element) {
-    using T = decltype(element);
-    constexpr int kWide = 16 / sizeof(T);
-    const auto w = static_cast<int32_t>(width);
-    const auto n = static_cast<uint32_t>(parts);
-    if (vector > 1) {
-      launch(element, std::integral_constant<int, kWide>(), blocks, w, n);
-    } else {
-      launch(element, std::integral_constant<int, 1>(), blocks, w, n);
-    }
-  };
-  if (dtype == DType::float32) go(float());
-  if (dtype == DType::bfloat16) go(__nv_bfloat16());
-  if (dtype == DType::float16) go(__half());
-}
-
 }  // namespace
 
 void launch(const CombinationForward& p, const Launch& on) {
   VSA_CHECK(p.coarse != nullptr || p.coarse_gate == nullptr, "a coarse gate needs a coarse output");
   const TileLayout layout(p.grid, p.order);
-  for_vectors(p.dtype, p.B, p.H, p.D, layout, {p.fine, p.coarse, p.coarse_gate, p.fine_gate, p.output},
-              [&](auto element, auto vector, uint32_t blocks, int32_t width, uint32_t parts) {
-                using T = decltype(element);
-                const ForwardArgs<T> args{static_cast<const T*>(p.fine), p.coarse, static_cast<const T*>(p.coarse_gate),
-                                          static_cast<const T*>(p.fine_gate), static_cast<T*>(p.output)};
-                combination_forward<T, vector()><<<blocks, kThreads, 0, on.stream>>>(layout, width, parts, args);
-                check_launch("combination_forward");
-              });
+  for_vectors<kThreads>(
+      p.dtype, p.B, p.H, p.D, layout, {p.fine, p.coarse, p.coarse_gate, p.fine_gate, p.output},
+      [&](auto element, auto vector, uint32_t blocks, int32_t width, uint32_t parts) {
+        using T = decltype(element);
+        const ForwardArgs<T> args{static_cast<const T*>(p.fine), p.coarse, static_cast<const T*>(p.coarse_gate),
+                                  static_cast<const T*>(p.fine_gate), static_cast<T*>(p.output)};
+        combination_forward<T, vector()><<<blocks, kThreads, 0, on.stream>>>(layout, width, parts, args);
+        check_launch("combination_forward");
+      });
 }
 
 void launch(const CombinationBackward& p, const Launch& on) {
@@ -278,7 +189,7 @@ void launch(const CombinationBackward& p, const Launch& on) {
   VSA_CHECK(p.coarse != nullptr || p.coarse_gate == nullptr, "a coarse gate needs a coarse output");
   VSA_CHECK(p.fine != nullptr || p.fine_gate == nullptr, "a fine gate needs the fine output");
   const TileLayout layout(p.grid, p.order);
-  for_vectors(
+  for_vectors<kThreads>(
       p.dtype, p.B, p.H, p.D, layout,
       {p.fine, p.coarse, p.coarse_gate, p.fine_gate, p.doutput, p.dfine, p.dcoarse, p.dcoarse_gate, p.dfine_gate},
       [&](auto element, auto vector, uint32_t blocks, int32_t width, uint32_t parts) {
