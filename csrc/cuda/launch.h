@@ -33,7 +33,7 @@ struct Launch {
 
 // The portable kernels, for every GPU from compute capability 8.0 on. Each puts its kernels on the stream and returns:
 // no synchronisation, no allocation but scratch, the same bits for the same inputs. Lists were checked before
-// (cuda/lists_check.h), so entries can be trusted. Empty problems (no batch, no tokens) launch nothing.
+// (cuda/lists_guard.h), so entries can be trusted. Empty problems (no batch, no tokens) launch nothing.
 void launch(const PoolingForward&, const Launch&);
 void launch(const PoolingBackward&, const Launch&);
 void launch(const CoarseForward&, const Launch&);
