@@ -13,15 +13,13 @@ import {
 import { type ListsSpec, makeLists } from './lists.js';
 import { CaseRows, type CheckRow } from './report.js';
 import {
+  attentionReferences,
   type CaseContext,
   type Input,
   type Output,
-  ownPrecision,
   randomTokens,
   readTokens,
-  roundsOperands,
   type TokenShape,
-  twice,
 } from './values.js';
 
 /** What every attention over tokens has. */
@@ -139,19 +137,24 @@ async function compareAttention(
     shape: { ...c, queries: layoutOf(query.grid).length, keys: layoutOf(key.grid).length },
     scale: scaleOf(c),
   };
-  const { reference, own } = twice(ownPrecision(c.dtype), (precision) => {
+  const references = attentionReferences(context.device, c.dtype, (precision) => {
     const forward = attentionForward({ ...oracleInputs, precision });
     const { q, k, v } = attentionBackward({ ...oracleInputs, precision }, forward, inputs.dOutput.values);
     return { output: forward.output, lse: forward.lse, dq: q, dk: k, dv: v };
   });
 
-  const rows = new CaseRows(op, c.name, roundsOperands(context.device));
+  const rows = new CaseRows(op, c.name);
   const terms = mask?.includes(1) === false ? { dq: 0, dk: 0 } : gradientTerms(c, inputs);
-  compareTokens(rows, 'output', got.output, { c, shape: query, reference: reference.output, own: own.output });
+  const { reference } = references;
+  const wanted = (name: 'output' | 'dq' | 'dk' | 'dv', shape: TokenShape, size = 0): Wanted => ({
+    ...{ c, shape, reference: reference[name], own: references.own[name], terms: size },
+    roundedScores: references.roundedScores?.[name],
+  });
+  compareTokens(rows, 'output', got.output, wanted('output', query));
   compareLse(rows, got.lse, query, reference.lse);
-  compareTokens(rows, 'dq', got.dq, { c, shape: query, reference: reference.dq, own: own.dq, terms: terms.dq });
-  compareTokens(rows, 'dk', got.dk, { c, shape: key, reference: reference.dk, own: own.dk, terms: terms.dk });
-  compareTokens(rows, 'dv', got.dv, { c, shape: key, reference: reference.dv, own: own.dv });
+  compareTokens(rows, 'dq', got.dq, wanted('dq', query, terms.dq));
+  compareTokens(rows, 'dk', got.dk, wanted('dk', key, terms.dk));
+  compareTokens(rows, 'dv', got.dv, wanted('dv', key));
   return rows.rows;
 }
 
@@ -164,19 +167,20 @@ interface Wanted {
   readonly shape: TokenShape;
   readonly reference: Float64Array;
   readonly own: Float64Array;
+  readonly roundedScores?: Float64Array | undefined;
   /** Size of the terms that sum to the reference, for references that are 0 but for rounding. */
   readonly terms?: number;
 }
 
 /** A row for one tensor of tokens. */
 export function compareTokens(rows: CaseRows, tensor: string, got: Output, wanted: Wanted): void {
-  const { c, shape, reference, own, terms = 0 } = wanted;
+  const { c, shape, reference, own, roundedScores, terms = 0 } = wanted;
   if (got.problem !== undefined) {
     rows.fail(tensor, got.problem);
     return;
   }
   rows.compare(tensor, {
-    ...{ got: got.values, reference, samePrecision: own, format: c.dtype },
+    ...{ got: got.values, reference, samePrecision: own, format: c.dtype, roundedScores },
     shape: [shape.batch, layoutOf(shape.grid).length, shape.heads, shape.headDim],
     ...(isNoise(reference, terms) && { magnitude: terms }),
   });

@@ -32,20 +32,14 @@ export interface Worst {
 export class CaseRows {
   readonly rows: CheckRow[] = [];
 
-  readonly #secondDraw: boolean;
-
-  /** @param secondDraw The code under test rounds P and dS: see lib/oracle/compare.ts. */
   constructor(
     readonly op: string,
     readonly name: string,
-    secondDraw = false,
-  ) {
-    this.#secondDraw = secondDraw;
-  }
+  ) {}
 
   /** By the error rule of the oracle (lib/oracle/compare.ts). */
   compare(tensor: string, comparison: Comparison): void {
-    this.#add(tensor, compare({ ...comparison, secondDraw: this.#secondDraw }));
+    this.#add(tensor, compare(comparison));
   }
 
   /** A log-sum-exp: absolute error of at most 1e-3, -inf in exactly the right places. */

@@ -133,8 +133,18 @@ export function ownPrecision(format: FloatFormat): Precision {
 }
 
 /** Whether attention on a device rounds P and dS to the format of its inputs: tensor cores take nothing wider. */
-export function roundsOperands(device: Device): boolean {
-  return device.type === 'cuda';
+export function roundsOperands(device: Device, format: FloatFormat): boolean {
+  return device.type === 'cuda' && format !== 'float32';
+}
+
+/** `twice` for attention on a device, and where it rounds P and dS a third time: see lib/oracle/compare.ts. */
+export function attentionReferences<T>(
+  device: Device,
+  format: FloatFormat,
+  compute: (precision: Precision) => T,
+): { reference: T; own: T; roundedScores: T | undefined } {
+  const rounded = roundsOperands(device, format) ? compute(samePrecision(format, { scores: true })) : undefined;
+  return { ...twice(ownPrecision(format), compute), roundedScores: rounded };
 }
 
 /** Tokens read back to grid order. */

@@ -32,12 +32,11 @@ import {
 import { type ListsSpec, makeLists } from './lists.js';
 import { CaseRows, type CheckRow } from './report.js';
 import {
+  attentionReferences,
   type CaseContext,
   type Input,
-  ownPrecision,
   randomTokens,
   readTokens,
-  roundsOperands,
   twice,
   valuesOf,
 } from './values.js';
@@ -57,7 +56,7 @@ interface Gates {
 }
 
 export async function checkVsa(c: VsaCase, context: CaseContext): Promise<CheckRow[]> {
-  const rows = new CaseRows('videoSparseAttention', c.name, roundsOperands(context.device));
+  const rows = new CaseRows('videoSparseAttention', c.name);
   const { query, key } = tokenShapes(c);
   const inputs = await attentionTensors(c, context);
   const gate = () => randomTokens(context, query, c.dtype, 1, c.padding);
@@ -78,7 +77,7 @@ export async function checkVsa(c: VsaCase, context: CaseContext): Promise<CheckR
     ...(gates.fine !== undefined && { fine: { gate: gates.fine.values } }),
     ...(c.scale !== undefined && { scale: c.scale }),
   };
-  const { reference, own } = twice(ownPrecision(c.dtype), (precision) => {
+  const { reference, own, roundedScores } = attentionReferences(context.device, c.dtype, (precision) => {
     const forward = vsaForward({ ...oracleInputs, precision });
     const { q, k, v, coarseGate, fineGate } = vsaBackward(
       { ...oracleInputs, precision },
@@ -111,6 +110,7 @@ export async function checkVsa(c: VsaCase, context: CaseContext): Promise<CheckR
         shape,
         reference: exact,
         own: same,
+        roundedScores: roundedScores?.[name],
         terms: size,
       });
     }

@@ -7,12 +7,12 @@
  *   relative L2 error <= a floor, or a little above what the same-precision reference itself has
  *
  * 16-bit formats: one step; floor 3e-3, about three bfloat16 roundings (each 1e-3 rms) on the way; else a quarter above
- * the same-precision reference, or, for an implementation that itself rounds P and dS (`secondDraw`), twice: it makes
- * the same roundings at the same places, but relative to other maxima, and so is another draw of the reference's error
- * where one that keeps them in float32 has less. At large logits both sides owe most of their error to the rounding of one output (dS
+ * the same-precision reference. At large logits both sides owe most of their error to the rounding of one output (dS
  * cancels against delta), so the two errors are alike, but neither is bound to be the smaller one.
  * The usual rule rounds S and dP of the reference as well (precision.ts, `scores`) and allows its L2 error itself, which
- * bounds next to nothing at large logits; every row of `vsa check` holds by that rule too.
+ * bounds next to nothing at large logits. Where the code under test rounds P and dS itself (`roundedScores`), that rule
+ * holds, and so that it bounds something everywhere, twice the error of the sharper reference as well: rounding at the
+ * same places, but relative to other maxima, it is another draw of that error.
  * float32: eight steps, since nothing here is coarser than the result itself and the same-precision reference may be
  * exact by luck (a short sum, equal scores) where another order of summing or another exp is a few steps off; floor
  * 1e-5, as float32 scores of some tens carry errors of some 1e-6 into the probabilities; else twice the same-precision
@@ -40,8 +40,8 @@ export interface Comparison {
    * (dq with a single key, say) and no error can be judged by the reference's own size.
    */
   readonly magnitude?: number;
-  /** The code under test rounds P and dS to a 16-bit format, as the same-precision reference does. Default false. */
-  readonly secondDraw?: boolean;
+  /** Where the code under test rounds P and dS to a 16-bit format: the reference that rounds S and dP as well. */
+  readonly roundedScores?: ArrayLike<number> | undefined;
 }
 
 export interface Verdict {
@@ -70,8 +70,8 @@ interface Errors {
 
 /** Applies the error rule. Throws RangeError if the lengths differ or there is nothing to compare. */
 export function compare(comparison: Comparison): Verdict {
-  const { got, reference, samePrecision, format, shape, magnitude = 0, secondDraw = false } = comparison;
-  requireLengths(shape, { got, reference, samePrecision });
+  const { got, reference, samePrecision, format, shape, magnitude = 0, roundedScores } = comparison;
+  requireLengths(shape, { got, reference, samePrecision, ...(roundedScores !== undefined && { roundedScores }) });
   const float32 = format === 'float32';
 
   let largest = magnitude;
@@ -87,8 +87,10 @@ export function compare(comparison: Comparison): Verdict {
   const own = errorsOf(samePrecision, reference, format, 'skip');
   const errors = errorsOf(got, reference, format, 'fail');
   const limit = 2 * own.max + (float32 ? 8 : 1) * roundingStep(format, largest);
-  const [floor, factor] = float32 ? [1e-5, 2] : [3e-3, secondDraw ? 2 : 1.25];
-  const limitL2 = Math.max(floor, factor * relative(own.l2));
+  const ownL2 = relative(own.l2);
+  const l2 = (other: ArrayLike<number>) => relative(errorsOf(other, reference, format, 'skip').l2);
+  const allowed = roundedScores === undefined ? 1.25 * ownL2 : Math.min(2 * ownL2, l2(roundedScores));
+  const limitL2 = float32 ? Math.max(1e-5, 2 * ownL2) : Math.max(3e-3, allowed);
   return verdictOf(comparison, errors, limit, relative(errors.l2), limitL2);
 }
 

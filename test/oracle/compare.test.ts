@@ -62,6 +62,17 @@ test('an error within the largest one allowed fails if everything has it', () =>
   expect(compare({ ...base, got, samePrecision: own(1.3) }).ok).toBe(false);
 });
 
+test('code that rounds P and dS: within twice the reference, and within the one that rounds the scores as well', () => {
+  const error = 2 ** -7; // above the floor
+  const got = reference.map((x) => x + error);
+  const off = (factor: number) => reference.map((x) => x + error * factor);
+  const ok = (own: number, rounded: number) =>
+    compare({ ...base, got, samePrecision: off(own), roundedScores: off(rounded) }).ok;
+  expect(ok(0.6, 1.01)).toBe(true);
+  expect(ok(0.6, 0.99)).toBe(false);
+  expect(ok(0.49, 5)).toBe(false);
+});
+
 test('a relative error of 1 % everywhere fails', () => {
   expect(compare({ ...base, got: reference.map((x) => 1.01 * x) }).ok).toBe(false);
   expect(compare({ ...base, format: 'float16', got: reference.map((x) => 1.01 * x) }).ok).toBe(false);

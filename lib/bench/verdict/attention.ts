@@ -6,7 +6,6 @@
  * take lse and delta from what the forward saved. That is the operation's own, and judged by the sampled queries.
  */
 
-import { ownPrecision } from '../../check/values.js';
 import {
   attentionBackward,
   attentionForward,
@@ -56,8 +55,7 @@ export interface QueryReference {
 }
 
 /** Every query attends to every key that is given. The own output is rounded to the format, as it is kept. */
-export function queryReference(rows: HeadRows, format: FloatFormat): QueryReference {
-  const own = { ...ownPrecision(format), outputs: 'float32' } as const;
+export function queryReference(rows: HeadRows, format: FloatFormat, own: Precision): QueryReference {
   const compute = (precision: Precision, dOutput: Float64Array | undefined) => {
     const inputs = inputsOf(rows, precision);
     const forward = attentionForward(inputs);
@@ -65,7 +63,7 @@ export function queryReference(rows: HeadRows, format: FloatFormat): QueryRefere
     return { ...forward, dq: dOutput === undefined ? undefined : attentionBackward(inputs, forward, dOutput).q };
   };
   const exact = compute(EXACT, rows.dOutput?.exact);
-  const rounded = compute(own, rows.dOutput?.own);
+  const rounded = compute({ ...own, outputs: 'float32' }, rows.dOutput?.own);
   return {
     output: { exact: exact.output, own: rounded.output },
     lse: exact.lse,

@@ -21,18 +21,17 @@ export interface Rows {
 
 export class Findings {
   readonly problems: string[] = [];
-  readonly #secondDraw: boolean;
-
-  constructor(device: Device) {
-    this.#secondDraw = roundsOperands(device);
-  }
+  constructor(readonly device: Device) {}
 
   /** By the error rule of the oracle, all places together: a few rows alone have too few elements to be judged by. */
   compare(tensor: string, { got, reference, own, format, width, places, terms = 0 }: Rows): void {
     const want = joined(reference);
     const isNoise = largest(want) < 1e-12 * terms;
+    const samePrecision = joined(own);
     const verdict = compare({
-      ...{ got: joined(got), reference: want, samePrecision: joined(own), format, secondDraw: this.#secondDraw },
+      ...{ got: joined(got), reference: want, samePrecision, format },
+      // There the own precision rounds the scores already (tokens.ts).
+      ...(roundsOperands(this.device, format) && { roundedScores: samePrecision }),
       shape: [want.length / width, width],
       ...(isNoise && { magnitude: terms }),
     });

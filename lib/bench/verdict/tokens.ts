@@ -1,8 +1,8 @@
 /** Attention over tokens by lists: which rows a sample needs, and the verdict on its results. */
 
 import type { TileGrid } from '../../attention/grid.js';
-import { ownPrecision } from '../../check/values.js';
-import type { FloatFormat } from '../../oracle/index.js';
+import { ownPrecision, roundsOperands } from '../../check/values.js';
+import { type FloatFormat, type Precision, samePrecision } from '../../oracle/index.js';
 import type { Tensor } from '../../tensor/tensor.js';
 import type { BenchCase } from '../cases.js';
 import type { HostLists } from '../lists.js';
@@ -75,6 +75,7 @@ export class TokenReference {
   readonly format: FloatFormat;
   readonly scale: number;
   readonly #group: number;
+  readonly #own: Precision;
 
   constructor(
     readonly one: BenchCase,
@@ -83,6 +84,9 @@ export class TokenReference {
   ) {
     this.rows = new TileRows(one.grid, one.order!);
     this.format = one.dtype as FloatFormat;
+    this.#own = roundsOperands(tensors.q.device, this.format)
+      ? samePrecision(this.format, { scores: true })
+      : ownPrecision(this.format);
     this.scale = 1 / Math.sqrt(one.D);
     this.#group = one.H / one.Hkv;
   }
@@ -99,7 +103,7 @@ export class TokenReference {
       ...{ q: await gather(q, b, h, queries), k: await gather(k, b, g, keys), v: await gather(v, b, g, keys) },
       ...{ D, scale: this.scale, ...(gradient !== undefined && { dOutput: await gradient(b, h, queries) }) },
     };
-    return { sample, rows: queries, reference: queryReference(rows, this.format) };
+    return { sample, rows: queries, reference: queryReference(rows, this.format, this.#own) };
   }
 
   /** Some keys of a tile; of all query heads that share them. */
@@ -126,7 +130,7 @@ export class TokenReference {
         output: await gather(saved.output, b, h, queries),
         lse: await gatherLse(saved.lse, b, h, queries),
       };
-      const part = keyReference(rows, ofHead, ownPrecision(this.format));
+      const part = keyReference(rows, ofHead, this.#own);
       add(dk, part.dk);
       add(dv, part.dv);
       terms = Math.max(terms, part.terms);

@@ -4,6 +4,7 @@
  */
 
 import type { videoSparseAttention } from '../../attention/vsa.js';
+import { ownPrecision } from '../../check/values.js';
 import { attentionForward, EXACT, FLOAT32, roundTo } from '../../oracle/index.js';
 import type { Tensor } from '../../tensor/tensor.js';
 import type { BenchCase } from '../cases.js';
@@ -128,7 +129,7 @@ export class VsaJudge {
       const v = (await poolHead(tensors.v, b, g, tokens.rows, one)).exact;
       const gradient = await this.#coarseGradient(b, h, tileRows);
       const summed = sumByTile(gradient, new Int32Array(tileRows.length), 1, D);
-      coarse = queryReference({ q, k, v, dOutput: summed, D, scale: tokens.scale }, 'float32');
+      coarse = queryReference({ q, k, v, dOutput: summed, D, scale: tokens.scale }, 'float32', ownPrecision('float32'));
     }
     const spread = (values: Float64Array, divisor = 1) =>
       Float64Array.from({ length: rows.length * D }, (_, i) => values[i % D]! / divisor);
