@@ -132,7 +132,10 @@ steps.step('npm run prebuild and npm pack', ['npm ci, without nvcc'], () => {
   for (const name of names) {
     if (!PACKED.some((allowed) => allowed.test(name))) throw new Error(`the package must not hold ${name}`);
   }
-  const tracked = steps.run(clone, env, 'git', 'ls-files', 'csrc', 'scripts/build-native.mjs').trim().split('\n');
+  const tracked = steps
+    .run(clone, env, 'git', 'ls-files', 'csrc', ':!*.md', 'scripts/build-native.mjs')
+    .trim()
+    .split('\n');
   const wanted = [...tracked, 'README.md', 'LICENSE', 'CHANGELOG.md', 'CMakeLists.txt', 'binding.gyp', 'dist/index.js'];
   for (const name of wanted) {
     if (!names.includes(name)) throw new Error(`the package lacks ${name}`);
