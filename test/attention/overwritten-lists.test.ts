@@ -28,11 +28,13 @@ test.each([
   const transposed = lists.transpose();
   const { output, saved } = blockSparseAttention.forward({ q, k: q, v: q, grid, lists });
   const grads = blockSparseAttention.backward(saved, { output: q });
-  for (const tensor of [output, grads.q, grads.k, transposed.indices!, lists.bits()]) {
+  const bits = lists.bits();
+  for (const tensor of [output, grads.q, grads.k, transposed.indices!, bits]) {
     await expect(tensor.data()).rejects.toMatchObject({ code: CODE });
   }
   expect(await whole.output.data()).toHaveLength(q.size); // what was called before is as it was
-  for (const one of [lists, q, whole.output, whole.saved, transposed, output, saved, grads.q, grads.k, grads.v]) {
+  const { v } = grads;
+  for (const one of [lists, q, whole.output, whole.saved, transposed, bits, output, saved, grads.q, grads.k, v]) {
     one.dispose();
   }
   expect(native().debugMemory(true)).toBe(damaged);
