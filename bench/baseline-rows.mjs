@@ -17,9 +17,9 @@ const require = createRequire(import.meta.url);
 /** @type {unknown} */
 const bounds = require('../dist/bench/bounds.js');
 /** @type {unknown} */
-const machines = require('../dist/bench/machine.js');
+const machines = require('../dist/device/machine.js');
 const { attentionFlops, attentionLoad, boundOfSteps } = /** @type {typeof import('../lib/bench/bounds.js')} */ (bounds);
-const { machineOf } = /** @type {typeof import('../lib/bench/machine.js')} */ (machines);
+const { machineOf } = /** @type {typeof import('../lib/device/machine.js')} */ (machines);
 
 /** @typedef {import('../lib/bench/row.js').BenchRow} Row */
 /**

@@ -8,7 +8,7 @@
  * The exponentials are no term: a pair takes them 256 clocks of an SM, no more than its products take tensor cores.
  */
 
-import type { Machine } from './machine.js';
+import type { Machine } from '../device/machine.js';
 
 export const BOUNDS = ['tensor cores', 'FFMA', 'L2', 'shared memory', 'HBM'] as const;
 export type BoundName = (typeof BOUNDS)[number];

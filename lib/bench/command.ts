@@ -6,7 +6,7 @@ import { createProgress, type DemoIo } from '../demo/progress.js';
 import { VsaError } from '../errors.js';
 import { writeFileAtomic } from '../files/atomic.js';
 import { Base, readRows } from './compare.js';
-import { machineOf } from './machine.js';
+import { machineOf } from '../device/machine.js';
 import { type BenchOptions, type BenchSettings, parseBenchOptions } from './options.js';
 import { renderBench } from './report/page.js';
 import type { BenchRow } from './row.js';

@@ -8,7 +8,7 @@ import { version } from '../version.js';
 import { boundOfSteps } from './bounds.js';
 import type { BenchCase, Cache, Direction } from './cases.js';
 import type { ListsSummary } from './lists.js';
-import type { Machine } from './machine.js';
+import type { Machine } from '../device/machine.js';
 import { median, quantile, type Timing } from './timing.js';
 import { workOf } from './work.js';
 

@@ -5,7 +5,7 @@ import { VsaError, VsaRangeError } from '../errors.js';
 import { tidy } from '../tensor/scope.js';
 import { type BenchCase, caseName, type Direction, directionsOf } from './cases.js';
 import { type HostLists, makeLists, readLists } from './lists.js';
-import { type Machine, machineOf } from './machine.js';
+import { type Machine, machineOf } from '../device/machine.js';
 import { attentionWorkload } from './ops/attention.js';
 import { coarseWorkload } from './ops/coarse.js';
 import { listsWorkload, poolWorkload, selectWorkload } from './ops/tiles.js';

@@ -1,7 +1,7 @@
 /** Rows as Markdown. */
 
 import type { Base, Ratio } from './compare.js';
-import type { Machine } from './machine.js';
+import type { Machine } from '../device/machine.js';
 import type { BenchRow } from './row.js';
 
 interface Column {

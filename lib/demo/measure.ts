@@ -9,8 +9,8 @@ import type { Device } from '../device/device.js';
 import { memory } from '../device/device.js';
 import { tidy } from '../tensor/scope.js';
 import { Tensor } from '../tensor/tensor.js';
-import { headMeans, heldByBest, heldByTile, massCurve, massMap, validTokens } from './mass.js';
-import type { MassCurve } from './mass.js';
+import { headMeans, heldByBest, heldByTile, massCurve, massMap, validTokens } from '../attention/mass.js';
+import type { MassCurve } from '../attention/mass.js';
 import type { Progress } from './progress.js';
 import type { Projections } from './projection.js';
 

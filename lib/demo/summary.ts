@@ -4,7 +4,7 @@ import Table from 'cli-table3';
 import { headKind } from './projection.js';
 import type { OutputError, Timing } from './measure.js';
 import type { ReportInput } from './report/data.js';
-import { bytes, duration, flops, mean, percent, times } from './report/html.js';
+import { bytes, duration, flops, mean, percent, times } from '../report/html.js';
 
 /** What a demo came to. `--json` prints it. */
 export interface DemoResult {

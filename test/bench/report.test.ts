@@ -5,7 +5,7 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Base, readRows } from '../../lib/bench/compare.js';
-import { machineOf } from '../../lib/bench/machine.js';
+import { machineOf } from '../../lib/device/machine.js';
 import { renderBench } from '../../lib/bench/report/page.js';
 import type { BenchRow } from '../../lib/bench/row.js';
 import { markdown, ratioText, table } from '../../lib/bench/table.js';

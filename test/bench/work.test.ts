@@ -2,7 +2,7 @@ import { TileGrid } from '../../lib/attention/grid.js';
 import { attentionLoad, boundOfSteps, type Load } from '../../lib/bench/bounds.js';
 import type { BenchCase, Op } from '../../lib/bench/cases.js';
 import { makeLists, summarize } from '../../lib/bench/lists.js';
-import { machineOf } from '../../lib/bench/machine.js';
+import { machineOf } from '../../lib/device/machine.js';
 import { median, quantile, sampleCount } from '../../lib/bench/timing.js';
 import { workOf } from '../../lib/bench/work.js';
 import { expandMask } from '../../lib/oracle/index.js';

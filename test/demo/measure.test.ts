@@ -1,7 +1,7 @@
 import { TileGrid, memory, topK } from '../../lib/index.js';
 import { compareOutputs, measure } from '../../lib/demo/measure.js';
 import type { Measurement } from '../../lib/demo/measure.js';
-import { heldByBest, massCurve } from '../../lib/demo/mass.js';
+import { heldByBest, massCurve } from '../../lib/attention/mass.js';
 import { createProgress } from '../../lib/demo/progress.js';
 import { here } from '../under-test.js';
 import { memoryIo, noiseBytes } from './support.js';

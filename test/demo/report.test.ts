@@ -4,16 +4,10 @@ import { PNG } from 'pngjs';
 import { TileGrid } from '../../lib/index.js';
 import { FramePictures, encodePng, picturesOfTokens } from '../../lib/demo/pictures.js';
 import { CLIENT_SCRIPT } from '../../lib/demo/report/client.js';
-import {
-  encodeShare,
-  pageData,
-  presets,
-  selectionOffsets,
-  shownHeads,
-  videoFrames,
-} from '../../lib/demo/report/data.js';
+import { encodeShare, pageData, presets, selectedTiles, shownHeads, videoFrames } from '../../lib/demo/report/data.js';
+import { selectionOffsets } from '../../lib/attention/offsets.js';
 import type { PageData } from '../../lib/demo/report/data.js';
-import { bytes, duration, escapeHtml, flops, percent, scriptJson, times } from '../../lib/demo/report/html.js';
+import { bytes, duration, escapeHtml, flops, percent, scriptJson, times } from '../../lib/report/html.js';
 import { renderReport } from '../../lib/demo/report/page.js';
 import { FIXTURE, inputWith } from './fixture.js';
 import { noiseBytes } from './support.js';
@@ -103,7 +97,7 @@ describe('what the report is made of', () => {
   });
 
   test('offsets are shares of all pairs of tiles at that distance', () => {
-    const { time, space } = selectionOffsets(input, 1);
+    const { time, space } = selectionOffsets(input.grid, (query) => selectedTiles(input, 1, query));
     const place = (tile: number) => [Math.floor(tile / 6), Math.floor(tile / 3) % 2, tile % 3];
     const share = (matches: (d: number[]) => boolean) => {
       let [pairs, selected] = [0, 0];

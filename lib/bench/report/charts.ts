@@ -1,7 +1,7 @@
 /** The report's charts: SVG drawn once, coloured by the style sheet. Each says in words what it shows. */
 
-import { escapeHtml } from '../../demo/report/html.js';
-import type { Machine } from '../machine.js';
+import { escapeHtml } from '../../report/html.js';
+import type { Machine } from '../../device/machine.js';
 import type { BenchRow } from '../row.js';
 import { milliseconds, percent } from '../table.js';
 

@@ -1,8 +1,8 @@
 /** A run as one HTML file: no network, no script. */
 
-import { escapeHtml } from '../../demo/report/html.js';
+import { escapeHtml } from '../../report/html.js';
 import type { Base } from '../compare.js';
-import type { Machine } from '../machine.js';
+import type { Machine } from '../../device/machine.js';
 import type { BenchRow } from '../row.js';
 import { cellsOf, milliseconds, percent } from '../table.js';
 import { bars, colour, rowLabel, roofline, stageBars } from './charts.js';

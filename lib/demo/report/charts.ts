@@ -1,9 +1,11 @@
 /** The report's charts: SVG and HTML drawn once, coloured by the style sheet. Each says in words what it shows. */
+import { selectionOffsets } from '../../attention/offsets.js';
+import { offsetFigure } from '../../report/offsets.js';
 import { headKind } from '../projection.js';
-import type { MassCurve } from '../mass.js';
-import { selectionOffsets } from './data.js';
+import type { MassCurve } from '../../attention/mass.js';
+import { selectedTiles } from './data.js';
 import type { ReportInput } from './data.js';
-import { duration, escapeHtml, percent } from './html.js';
+import { duration, escapeHtml, percent } from '../../report/html.js';
 
 /** A labelled bar; `part` of 0..1 fills it. */
 function meter(kind: string, label: string, part: number, value: string): string {
@@ -95,32 +97,9 @@ export function massCurveChart(curve: MassCurve, topK: number): string {
 
 /** Where selected tiles lie, seen from their query tile: one map in space and one strip in time a head. */
 export function offsetMaps(input: ReportInput, heads: number): string {
-  const [Nt, Ny, Nx] = input.grid.tileCounts;
-  const [wide, high, long] = [2 * Nx - 1, 2 * Ny - 1, 2 * Nt - 1];
   return Array.from({ length: heads }, (_, head) => {
-    const { time, space } = selectionOffsets(input, head);
-    const cells = (values: Float64Array, columns: number, width: number, height: number) =>
-      [...values]
-        .map((share, at) => {
-          const opacity = Math.sqrt(Math.min(1, share)).toFixed(2);
-          if (opacity === '0.00') return '';
-          const [cx, cy] = [(at % columns) * width, Math.floor(at / columns) * height];
-          return `<rect x="${cx.toFixed(3)}" y="${cy}" width="${width.toFixed(3)}" height="${height}" fill-opacity="${opacity}"/>`;
-        })
-        .join('');
+    const offsets = selectionOffsets(input.grid, (query) => selectedTiles(input, head, query));
     const { name } = headKind(head);
-    const nearest = percent(space[(Ny - 1) * wide + Nx - 1]!, 0);
-    const alt =
-      `Head ${head}, ${name}: share of tiles that are selected, by distance in space and in time. ` +
-      `Of the tiles at the same place ${nearest} are selected.`;
-    return `<figure><figcaption><b>Head ${head}</b> · ${name}</figcaption>
-      <div role="img" aria-label="${alt}">
-      <svg viewBox="0 0 ${wide} ${high}" aria-hidden="true">${cells(space, wide, 1, 1)}
-        <rect class="origin" x="${Nx - 1}" y="${Ny - 1}" width="1" height="1"/></svg>
-      <div class="axis-note"><span>← left</span><span>in space</span><span>right →</span></div>
-      <svg viewBox="0 0 ${wide} 1.2" aria-hidden="true">${cells(time, long, wide / long, 1.2)}
-        <rect class="origin" x="${((Nt - 1) * wide) / long}" y="0" width="${wide / long}" height="1.2"/></svg>
-      <div class="axis-note"><span>← earlier</span><span>in time</span><span>later →</span></div></div>
-    </figure>`;
+    return offsetFigure(input.grid, offsets, `<b>Head ${head}</b> · ${name}`, `Head ${head}, ${name}`);
   }).join('');
 }

@@ -3,11 +3,11 @@ import type { TileGrid } from '../../attention/grid.js';
 import type { Device } from '../../device/device.js';
 import type { Clip } from '../clip.js';
 import { contentOf, headKind } from '../projection.js';
-import { tilesOfTokens } from '../mass.js';
+import { tilesOfTokens } from '../../attention/mass.js';
 import { CELL_FRAMES, TOKEN_FEATURES, quadrantFeatures } from '../cells.js';
 import type { Measurement } from '../measure.js';
 import type { DemoSettings } from '../options.js';
-import { mean } from './html.js';
+import { mean } from '../../report/html.js';
 
 export interface ReportInput {
   clip: Clip;
@@ -87,43 +87,6 @@ export function massRow({ grid, measurement }: ReportInput, head: number, tile: 
   const N = grid.tileCount;
   const row = head * N + tile;
   return measurement.mass.subarray(row * N, (row + 1) * N);
-}
-
-/** How far selected tiles are from their query tile. */
-export interface Offsets {
-  /** Of all pairs of tiles so far apart in time, the share that is selected; entry Nt - 1 is no distance. */
-  time: Float64Array;
-  /** The same in space, [2 Ny - 1, 2 Nx - 1]; the centre is no distance. */
-  space: Float64Array;
-}
-
-export function selectionOffsets(input: ReportInput, head: number): Offsets {
-  const { grid } = input;
-  const [Nt, Ny, Nx] = grid.tileCounts;
-  const wide = 2 * Nx - 1;
-  const time = new Float64Array(2 * Nt - 1);
-  const space = new Float64Array((2 * Ny - 1) * wide);
-  for (let query = 0; query < grid.tileCount; query++) {
-    const [t, y, x] = tilePlace(grid, query);
-    for (const key of selectedTiles(input, head, query)) {
-      const [kt, ky, kx] = tilePlace(grid, key);
-      const dt = kt - t + Nt - 1;
-      const at = (ky - y + Ny - 1) * wide + kx - x + Nx - 1;
-      time[dt] = time[dt]! + 1;
-      space[at] = space[at]! + 1;
-    }
-  }
-  const pairs = (count: number, offset: number) => count - Math.abs(offset - (count - 1));
-  return {
-    time: time.map((count, dt) => count / (pairs(Nt, dt) * (Ny * Nx) ** 2)),
-    space: space.map((count, at) => count / (pairs(Ny, Math.floor(at / wide)) * pairs(Nx, at % wide) * Nt * Nt)),
-  };
-}
-
-/** A tile's coordinates, in tiles. */
-export function tilePlace(grid: TileGrid, tile: number): [t: number, y: number, x: number] {
-  const [, Ny, Nx] = grid.tileCounts;
-  return [Math.floor(tile / (Ny * Nx)), Math.floor(tile / Nx) % Ny, tile % Nx];
 }
 
 /** First and last video frame, 0-based, behind latent frames `from` to `to`. */

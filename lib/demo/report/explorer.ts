@@ -2,11 +2,12 @@
  * The picture of the report: the clip's latent frames with the tile grid over them, and which tiles a query tile
  * selected. What is written here stands by itself; the script in client.ts only changes attributes of it.
  */
+import { tilePlace } from '../../attention/offsets.js';
 import { headKind } from '../projection.js';
 import { encodePng } from '../pictures.js';
-import { massRow, openingView, presets, selectedTiles, shownHeads, tilePlace, videoFrames } from './data.js';
+import { massRow, openingView, presets, selectedTiles, shownHeads, videoFrames } from './data.js';
 import type { ReportInput } from './data.js';
-import { escapeHtml, percent } from './html.js';
+import { escapeHtml, percent } from '../../report/html.js';
 
 /** Part of a token that stays free around a tile's rectangle: the grid's lines. */
 const GAP = 0.04;

@@ -5,8 +5,8 @@ import { massBars, massCurveChart, offsetMaps, timeBars } from './charts.js';
 import { pageData, shownHeads } from './data.js';
 import type { ReportInput } from './data.js';
 import { explorer } from './explorer.js';
-import { bytes, duration, escapeHtml, flops, mean, percent, scriptJson, times } from './html.js';
-import { STYLES } from './styles.js';
+import { bytes, duration, escapeHtml, flops, mean, percent, scriptJson, times } from '../../report/html.js';
+import { STYLES } from '../../report/styles.js';
 
 // What the page may load: its own styles, script and pictures, nothing from anywhere.
 const POLICY =

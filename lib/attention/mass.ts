@@ -2,9 +2,9 @@
  * How much of dense attention a choice of key tiles holds. For a query token, the softmax weight that falls on some keys
  * is exp(lse over those keys - lse over all keys); a choice of tiles is judged by the mean of that over query tokens.
  */
-import { blockSparseAttention } from '../attention/fine.js';
-import type { TileGrid } from '../attention/grid.js';
-import { TileLists } from '../attention/lists.js';
+import { blockSparseAttention } from './fine.js';
+import type { TileGrid } from './grid.js';
+import { TileLists } from './lists.js';
 import type { Tensor } from '../tensor/tensor.js';
 
 /** Tile of every token in grid order, [L]. */
