@@ -9,7 +9,7 @@ import { picturesOfTokens, FramePictures } from './pictures.js';
 import type { Picture } from './pictures.js';
 import type { Progress } from './progress.js';
 import { SyntheticClip } from './synthetic.js';
-import { printable } from './text.js';
+import { printable } from '../media/text.js';
 import { readTokens } from './tokens-file.js';
 import { decodeVideo } from './video.js';
 

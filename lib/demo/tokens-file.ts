@@ -7,7 +7,7 @@ import { quote } from '../files/io.js';
 import { SafetensorsFile, writeSafetensors } from '../files/safetensors.js';
 import { TOKEN_FEATURES, TOKEN_PIXELS, framesFor } from './cells.js';
 import type { TokenShape } from './cells.js';
-import { printable } from './text.js';
+import { printable } from '../media/text.js';
 
 /** Names the features and their order in cells.ts; a change of either is a new layout. */
 export const TOKENS_LAYOUT = 'vsa-patch-tokens/1';
