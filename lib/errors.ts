@@ -22,6 +22,10 @@ export type ErrorCode =
   | 'ERR_TOP_K'
   /** User lists that are unsorted, duplicated, out of range or of the wrong count. */
   | 'ERR_LISTS'
+  /** No gradient can be had: nothing was recorded, it is freed, or a value it needs was overwritten. */
+  | 'ERR_GRADIENT'
+  /** The loss of a training step is no number. */
+  | 'ERR_LOSS'
   /** A forced backend cannot serve the call. */
   | 'ERR_BACKEND'
   | 'ERR_OUT_OF_MEMORY'
@@ -33,6 +37,8 @@ export type ErrorCode =
   | 'ERR_FILE'
   /** ffmpeg is missing, or the video does not decode. */
   | 'ERR_VIDEO'
+  /** A worker thread ended in the middle of its work; `cause` is the error that ended it, if there is one. */
+  | 'ERR_WORKER'
   /** A broken promise of this package: please report it. */
   | 'ERR_INTERNAL';
 

@@ -39,13 +39,24 @@ export interface DevicePointer {
   device: Device | DeviceString;
 }
 
+/** How often a memory was overwritten; shared by all tensors of that memory. */
+export interface Version {
+  count: number;
+}
+
 /** For the operations: a tensor over memory they filled, and the memory of a tensor. */
-export interface TensorInternals {
+interface TensorInternals {
   wrap(handle: Handle, shape: readonly number[], dtype: DType, device: Device): Tensor;
   handle(tensor: Tensor, argument: string): Handle;
+  version(tensor: Tensor): Version;
+  whenDisposed(tensor: Tensor, then: () => void): void;
 }
 
 let internals: TensorInternals;
+
+/** How a tensor came from another one by a method of its own. */
+export type Derivation = 'reshape' | 'cast' | 'clone' | 'to';
+let derived: ((source: Tensor, result: Tensor, how: Derivation) => void) | undefined;
 
 /**
  * An array on a device: contiguous, row-major. Operations return at once and run in order; `data()` waits for them.
@@ -58,11 +69,17 @@ export class Tensor implements Disposable {
   /** Number of elements. */
   readonly size: number;
   #handle: Handle | undefined;
+  #version: Version = { count: 0 };
+  #whenDisposed: (() => void) | undefined;
 
   static {
     internals = {
       wrap: (handle, shape, dtype, device) => new Tensor(handle, shape, dtype, device),
       handle: (tensor, argument) => tensor.#live(argument),
+      version: (tensor) => tensor.#version,
+      whenDisposed: (tensor, then) => {
+        tensor.#whenDisposed = then;
+      },
     };
   }
 
@@ -257,7 +274,14 @@ export class Tensor implements Disposable {
 
   /** Another tensor of the same memory, with a lifetime of its own. */
   #share(shape: readonly number[]): Tensor {
-    return new Tensor(native().retain(this.#live('this')), shape, this.dtype, this.device);
+    const shared = new Tensor(native().retain(this.#live('this')), shape, this.dtype, this.device);
+    shared.#version = this.#version;
+    return shared;
+  }
+
+  #derived(result: Tensor, how: Derivation): Tensor {
+    derived?.(this, result, how);
+    return result;
   }
 
   /**
@@ -267,18 +291,19 @@ export class Tensor implements Disposable {
   to(device: Device | DeviceString): Tensor {
     const from = this.#live('this');
     const on = deviceOf(device);
-    if (on === this.device) return this.#share(this.shape);
+    if (on === this.device) return this.#derived(this.#share(this.shape), 'to');
     if (on.type === 'cuda' && this.device.type === 'cuda') {
       const onHost = this.to('cpu');
       try {
-        return onHost.to(on);
+        return this.#derived(onHost.to(on), 'to');
       } finally {
         onHost.dispose();
       }
     }
-    return filledTensor(this.shape, this.dtype, on, (output) => {
+    const moved = filledTensor(this.shape, this.dtype, on, (output) => {
       native().transfer(from, output, this.byteLength);
     });
+    return this.#derived(moved, 'to');
   }
 
   /**
@@ -288,26 +313,28 @@ export class Tensor implements Disposable {
   cast(dtype: DType): Tensor {
     const x = this.#live('this');
     checkDType('dtype', dtype);
-    if (dtype === this.dtype) return this.#share(this.shape);
+    if (dtype === this.dtype) return this.#derived(this.#share(this.shape), 'cast');
     const [from, to] = [dtypeCode(this.dtype), dtypeCode(dtype)];
-    return filledTensor(this.shape, dtype, this.device, (output) => {
+    const converted = filledTensor(this.shape, dtype, this.device, (output) => {
       native().cast({ from, to, count: this.size, x, output });
     });
+    return this.#derived(converted, 'cast');
   }
 
   /** The same memory under another shape of as many elements; one dim may be -1: what is left. */
   reshape(shape: readonly number[]): Tensor {
     this.#live('this');
-    return this.#share(checkShape('shape', shape, this.size));
+    return this.#derived(this.#share(checkShape('shape', shape, this.size)), 'reshape');
   }
 
   /** A copy in memory of its own. */
   clone(): Tensor {
     const x = this.#live('this');
     const code = dtypeCode(this.dtype);
-    return filledTensor(this.shape, this.dtype, this.device, (output) => {
+    const copy = filledTensor(this.shape, this.dtype, this.device, (output) => {
       native().cast({ from: code, to: code, count: this.size, x, output });
     });
+    return this.#derived(copy, 'clone');
   }
 
   /**
@@ -339,6 +366,7 @@ export class Tensor implements Disposable {
         });
       }
       native().cast({ from: dtypeCode(source.dtype), to: dtypeCode(this.dtype), count: this.size, x, output });
+      this.#version.count += 1;
       return this;
     }
     if (!isTypedArray(source)) {
@@ -361,6 +389,7 @@ export class Tensor implements Disposable {
     if (host.dtype === this.dtype) {
       const bytes = bytesOf(host.array);
       native().write(output, 0, bytes.byteLength, bytes, false);
+      this.#version.count += 1;
       return this;
     }
     const uploaded = Tensor.#upload(host.array, this.shape, host.dtype, this.device);
@@ -415,6 +444,7 @@ export class Tensor implements Disposable {
     native().release(this.#handle);
     this.#handle = undefined;
     untrack(this);
+    this.#whenDisposed?.();
   }
 
   [Symbol.dispose](): void {
@@ -448,6 +478,21 @@ function filledTensor(shape: readonly number[], dtype: DType, device: Device, fi
 /** @internal The memory of a living tensor; `argument` names it in the error of a disposed one. */
 export function handleOf(tensor: Tensor, argument: string): Handle {
   return internals.handle(tensor, argument);
+}
+
+/** @internal Calls `then` once the tensor is disposed; one call a tensor. */
+export function whenDisposed(tensor: Tensor, then: () => void): void {
+  internals.whenDisposed(tensor, then);
+}
+
+/** @internal Counts the times that a tensor's memory was overwritten. */
+export function versionOf(tensor: Tensor): Version {
+  return internals.version(tensor);
+}
+
+/** @internal Is told of every tensor that comes from another by `reshape`, `cast`, `clone` or `to`. */
+export function observeDerived(observer: (source: Tensor, result: Tensor, how: Derivation) => void): void {
+  derived = observer;
 }
 
 /** @internal Another tensor of the same memory. */
