@@ -6,7 +6,7 @@ import { isPromise } from 'node:util/types';
 import { type ErrorCode, OutOfMemoryError, VsaError } from './errors.js';
 
 /** The addon's interface this file describes; csrc/binding/addon.cpp has the same number. */
-const INTERFACE = 3;
+const INTERFACE = 4;
 
 declare const handleBrand: unique symbol;
 /** One share of a device memory. Given back by `release`; the collector does it as a last resort. */
@@ -41,6 +41,14 @@ interface Dims {
 }
 interface KeyDims extends Dims {
   Hkv: number;
+}
+/** Rows of channels, in groups of as many rows each. */
+interface Rows {
+  /** Code of a dtype (lib/tensor/dtype.ts). */
+  dtype: number;
+  rows: number;
+  width: number;
+  groups: number;
 }
 interface Tokens {
   /** Code of a dtype (lib/tensor/dtype.ts). */
@@ -231,6 +239,120 @@ export interface Native {
       },
   ): void;
   tiling(p: { B: number; rowBytes: number; grid: NativeGrid; to: number; x: Handle; output: Handle }): void;
+
+  matrixProduct(p: {
+    dtype: number;
+    outputDtype: number;
+    M: number;
+    N: number;
+    K: number;
+    transposeA: boolean;
+    transposeB: boolean;
+    a: Handle;
+    b: Handle;
+    bias?: Handle | undefined;
+    output: Handle;
+  }): void;
+  columnSum(p: { dtype: number; rows: number; columns: number; x: Handle; output: Handle }): void;
+  normForward(
+    p: Rows & {
+      rms: boolean;
+      onePlus: boolean;
+      eps: number;
+      x: Handle;
+      gain?: Handle | undefined;
+      shift?: Handle | undefined;
+      output: Handle;
+      mean?: Handle | undefined;
+      rstd: Handle;
+    },
+  ): void;
+  normBackward(
+    p: Rows & {
+      rms: boolean;
+      onePlus: boolean;
+      x: Handle;
+      gain?: Handle | undefined;
+      mean?: Handle | undefined;
+      rstd: Handle;
+      doutput: Handle;
+      dx: Handle;
+      dgain?: Handle | undefined;
+      dshift?: Handle | undefined;
+    },
+  ): void;
+  rotary(p: {
+    dtype: number;
+    B: number;
+    L: number;
+    H: number;
+    D: number;
+    inverse: boolean;
+    x: Handle;
+    table: Handle;
+    output: Handle;
+  }): void;
+  /** `kind` 0: SiLU, 1: GELU-tanh. */
+  activationForward(p: { dtype: number; kind: number; count: number; x: Handle; output: Handle }): void;
+  activationBackward(p: { dtype: number; kind: number; count: number; x: Handle; doutput: Handle; dx: Handle }): void;
+  add(p: {
+    dtype: number;
+    count: number;
+    bCount: number;
+    alpha: number;
+    beta: number;
+    a: Handle;
+    b?: Handle | undefined;
+    output: Handle;
+  }): void;
+  multiply(p: { dtype: number; count: number; a: Handle; b: Handle; output: Handle }): void;
+  gatedResidualForward(p: Rows & { x: Handle; branch: Handle; gate: Handle; output: Handle }): void;
+  gatedResidualBackward(
+    p: Rows & { branch: Handle; gate: Handle; doutput: Handle; dbranch: Handle; dgate: Handle },
+  ): void;
+  sum(p: { dtype: number; count: number; scale: number; x: Handle; output: Handle }): void;
+  spread(p: { dtype: number; count: number; scale: number; x: Handle; output: Handle }): void;
+  squaredErrorForward(p: { dtype: number; count: number; prediction: Handle; target: Handle; output: Handle }): void;
+  squaredErrorBackward(p: {
+    dtype: number;
+    count: number;
+    prediction: Handle;
+    target: Handle;
+    doutput: Handle;
+    dprediction: Handle;
+  }): void;
+  /** All in bytes but `rows`. */
+  copyRows(p: {
+    rows: number;
+    bytes: number;
+    xStride: number;
+    outputStride: number;
+    xOffset: number;
+    outputOffset: number;
+    x: Handle;
+    output: Handle;
+  }): void;
+  adamW(p: {
+    counts: readonly number[];
+    values: readonly Handle[];
+    gradients: readonly Handle[];
+    firsts: readonly Handle[];
+    seconds: readonly Handle[];
+    beta1: number;
+    beta2: number;
+    eps: number;
+    weightDecay: number;
+    /** float32: learning rate, 1 - beta1^step, 1 - beta2^step. */
+    rates: Handle;
+    gradientScale?: Handle | undefined;
+  }): void;
+  gradientNorm(p: { counts: readonly number[]; gradients: readonly Handle[]; maxNorm: number; output: Handle }): void;
+  movingAverage(p: {
+    counts: readonly number[];
+    averages: readonly Handle[];
+    values: readonly Handle[];
+    decay: number;
+  }): void;
 
   build(): NativeBuild;
   cudaStatus(): NativeCudaStatus;

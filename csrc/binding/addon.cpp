@@ -8,7 +8,7 @@
 namespace {
 
 // Counts the changes of the interface between lib/binding.ts and this addon; both must have the same.
-constexpr int kInterface = 3;
+constexpr int kInterface = 4;
 
 Napi::Object init(Napi::Env env, Napi::Object exports) {
   vsa::binding::guarded(env, [&]() -> napi_value {
@@ -18,6 +18,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
     vsa::binding::export_device(env, exports);
     vsa::binding::export_elementwise(env, exports);
     vsa::binding::export_attention(env, exports);
+    vsa::binding::export_training(env, exports);
     vsa::binding::export_info(env, exports);
     return nullptr;
   });

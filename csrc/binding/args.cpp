@@ -32,8 +32,18 @@ TileLists Args::lists(const char* name, int64_t heads, int64_t rows, int64_t col
   return lists;
 }
 
-void* Args::touch(const char* name, int64_t bytes, Held& held) {
-  const std::shared_ptr<Storage>& storage = unwrap(get(name));
+uint32_t Args::length(const char* name) const {
+  const auto array = get(name).As<Napi::Array>();
+  VSA_CHECK(array.IsArray(), "several memories come as an array");
+  return array.Length();
+}
+
+void* Args::touch_of(const char* name, uint32_t index, int64_t bytes, Held& held) {
+  return touch(get(name).As<Napi::Array>().Get(index), name, bytes, held);
+}
+
+void* Args::touch(Napi::Value handle, const char* name, int64_t bytes, Held& held) {
+  const std::shared_ptr<Storage>& storage = unwrap(handle);
   if (storage->bytes() < bytes) {
     throw Error("ERR_INTERNAL", std::string(name) + ": got memory of " + std::to_string(storage->bytes()) +
                                     " bytes, wanted " + std::to_string(bytes));

@@ -63,6 +63,15 @@ public:
   void* out_or_null(const char* name, int64_t bytes) { return has(name) ? out(name, bytes) : nullptr; }
   const float* in_f32(const char* name, int64_t count) { return static_cast<const float*>(in(name, count * 4)); }
   float* out_f32(const char* name, int64_t count) { return static_cast<float*>(out(name, count * 4)); }
+  // Arrays of memories: how many, and each.
+  uint32_t length(const char* name) const;
+  const void* in_of(const char* name, uint32_t index, int64_t bytes) { return touch_of(name, index, bytes, inputs_); }
+  void* out_of(const char* name, uint32_t index, int64_t bytes) { return touch_of(name, index, bytes, outputs_); }
+  // Read and written in place.
+  void* in_out_of(const char* name, uint32_t index, int64_t bytes) {
+    in_of(name, index, bytes);
+    return out_of(name, index, bytes);
+  }
   // { offsets, indices, count }, or full lists if absent; `count` indices.
   TileLists lists(const char* name, int64_t heads, int64_t rows, int64_t columns);
 
@@ -85,7 +94,9 @@ private:
     const Napi::Value value = get(name);
     return !value.IsUndefined() && !value.IsNull();
   }
-  void* touch(const char* name, int64_t bytes, Held& held);
+  void* touch(const char* name, int64_t bytes, Held& held) { return touch(get(name), name, bytes, held); }
+  void* touch(Napi::Value handle, const char* name, int64_t bytes, Held& held);
+  void* touch_of(const char* name, uint32_t index, int64_t bytes, Held& held);
   void hold(std::shared_ptr<Storage> storage, const char* name, Held& held);
 
   Napi::Object object_;

@@ -8,5 +8,6 @@ void export_attention(Napi::Env env, Napi::Object exports);
 void export_device(Napi::Env env, Napi::Object exports);
 void export_elementwise(Napi::Env env, Napi::Object exports);
 void export_info(Napi::Env env, Napi::Object exports);
+void export_training(Napi::Env env, Napi::Object exports);
 
 }  // namespace vsa::binding

@@ -3,6 +3,7 @@
 #include <cstdint>
 
 #include "core/dtype.h"
+#include "ops/activation.h"
 
 // The inner loops of the CPU backend, compiled for several instruction sets (kernels_*.cpp); the best one that the
 // processor has is chosen at run time, so that one binary runs everywhere.
@@ -56,6 +57,9 @@ struct Kernels {
   void (*transpose)(int64_t rows, int64_t columns, const float* x, int64_t x_row, float* output, int64_t output_row,
                     int64_t padded_rows);
   int32_t (*kth_largest)(int64_t count, const int32_t* x, int64_t k);  // 1 <= k <= count < 2^31
+  // To about two units in the last place; below the smallest normal number 0.
+  void (*activation_forward)(Activation kind, int64_t count, const float* x, float* output);
+  void (*activation_backward)(Activation kind, int64_t count, const float* x, const float* doutput, float* dx);
   void (*to_float)(DType dtype, int64_t count, const void* x, float* output);
   void (*from_float)(DType dtype, int64_t count, const float* x, void* output);
 };

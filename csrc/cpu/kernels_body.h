@@ -256,6 +256,14 @@ VSA_TARGET void from_float(DType dtype, int64_t count, const float* x, void* out
   }
 }
 
+}  // namespace
+}  // namespace vsa::cpu::VSA_ISA
+
+#include "cpu/activation_body.h"
+
+namespace vsa::cpu::VSA_ISA {
+namespace {
+
 constexpr Kernels table = {.instruction_set = VSA_STRING(VSA_ISA),
                            .product = product,
                            .softmax_step = softmax_step,
@@ -264,6 +272,8 @@ constexpr Kernels table = {.instruction_set = VSA_STRING(VSA_ISA),
                            .dot = dot,
                            .transpose = transpose,
                            .kth_largest = kth_largest,
+                           .activation_forward = activation_forward,
+                           .activation_backward = activation_backward,
                            .to_float = to_float,
                            .from_float = from_float};
 

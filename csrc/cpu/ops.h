@@ -23,4 +23,24 @@ void run(const Cast&);
 void run(const RandomBits&);
 void run(const RandomNormal&);
 
+void run(const MatrixProduct&);
+void run(const ColumnSum&);
+void run(const NormForward&);
+void run(const NormBackward&);
+void run(const Rotary&);
+void run(const ActivationForward&);
+void run(const ActivationBackward&);
+void run(const Add&);
+void run(const Multiply&);
+void run(const GatedResidualForward&);
+void run(const GatedResidualBackward&);
+void run(const Sum&);
+void run(const Spread&);
+void run(const SquaredErrorForward&);
+void run(const SquaredErrorBackward&);
+void run(const CopyRows&);
+void run(const AdamW&);
+void run(const GradientNorm&);
+void run(const MovingAverage&);
+
 }  // namespace vsa::cpu

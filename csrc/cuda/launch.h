@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <functional>
 
+#include "core/error.h"
 #include "ops/coarse.h"
 #include "ops/combination.h"
 #include "ops/elementwise.h"
@@ -50,5 +51,11 @@ void launch(const Fill&, const Launch&);
 void launch(const Cast&, const Launch&);
 void launch(const RandomBits&, const Launch&);
 void launch(const RandomNormal&, const Launch&);
+
+// Operations that have no kernels here yet: lib/nn refuses tensors on a GPU before they come this far.
+template <typename Params>
+void launch(const Params&, const Launch&) {
+  throw Error("ERR_BACKEND", "got tensors on a GPU, wanted ones on the CPU: this operation has no GPU kernels yet");
+}
 
 }  // namespace vsa::cuda
