@@ -49,24 +49,51 @@ export default defineConfig(
   layer(
     ['lib/errors.ts', 'lib/validate.ts'],
     outside(
-      'binding|device|tensor|files|attention|oracle|bench|check|cli|demo|index',
+      'binding|device|tensor|files|attention|autograd|nn|models|media|data|train|oracle|bench|check|cli|demo|index',
       'Errors and checks of arguments know nothing above them.',
     ),
   ),
   layer(
     ['lib/tensor/**', 'lib/device/**', 'lib/files/**'],
     outside(
-      'attention|oracle|bench|check|cli|demo|index',
+      'attention|autograd|nn|models|media|data|train|oracle|bench|check|cli|demo|index',
       'Tensors, devices and files know no operator, and nothing above one.',
     ),
   ),
   layer(
     ['lib/attention/**'],
     outside(
-      'files|oracle|bench|check|cli|demo|index',
+      'files|autograd|nn|models|media|data|train|oracle|bench|check|cli|demo|index',
       'Operators know nothing of files, of the oracle or of the programs.',
     ),
   ),
+  layer(
+    ['lib/media/**'],
+    outside(
+      'data|binding|device|tensor|attention|autograd|nn|models|oracle|bench|check|cli|demo|index',
+      'Media are plain arrays and files: they know no tensor, no source of clips and no program.',
+    ),
+  ),
+  layer(
+    ['lib/data/**'],
+    outside(
+      'binding|device|tensor|attention|autograd|nn|models|oracle|bench|check|cli|demo|index',
+      'Clips are plain arrays: a worker makes them without tensors and without the addon.',
+    ),
+  ),
+  layer(
+    ['lib/autograd/**'],
+    outside('nn|models|media|data|train|oracle|bench|check|cli|demo', 'The tape knows no layer and no model.'),
+  ),
+  layer(
+    ['lib/nn/**'],
+    outside('models|media|data|train|oracle|bench|check|cli|demo', 'Layers know no model and no program.'),
+  ),
+  layer(
+    ['lib/models/**'],
+    outside('media|data|train|oracle|bench|check|cli|demo', 'Models know nothing of data and of programs.'),
+  ),
+  layer(['lib/train/**'], outside('oracle|bench|check|cli|demo', 'Training knows nothing of the other programs.')),
   layer(['lib/oracle/**'], {
     regex: '^\\.\\./(?!errors\\.js$)',
     message: 'The oracle is independent of what it judges: it imports nothing of lib but the errors.',
@@ -76,7 +103,7 @@ export default defineConfig(
     outside('cli', 'The command line calls the demo, the check and the benchmark, not the other way round.'),
   ),
   {
-    files: ['lib/cli/**', 'scripts/**', 'bench/**', 'test/fresh/**'],
+    files: ['lib/cli/**', 'scripts/**', 'bench/**', 'examples/**', 'test/fresh/**'],
     rules: { 'no-console': 'off' },
   },
   { files: ['**/*.cjs'], rules: { '@typescript-eslint/no-require-imports': 'off' } },

@@ -41,3 +41,17 @@ export {
   type VideoSparseAttentionOptions,
 } from './attention/vsa.js';
 export * from './files/index.js';
+export * from './media/index.js';
+export * from './data/index.js';
+export {
+  type BackwardOptions,
+  checkpoint,
+  differentiable,
+  enableGrad,
+  type FunctionalPair,
+  gradEnabled,
+  noGrad,
+} from './autograd/index.js';
+export * as nn from './nn/index.js';
+export * from './models/index.js';
+export * from './train/index.js';

@@ -1,0 +1,151 @@
+/** One training step: noise, forward, backward, optimizer. No files, no clock. */
+
+import { annealedSparsity, topK } from '../attention/schedules.js';
+import { noGrad } from '../autograd/index.js';
+import type { Device } from '../device/device.js';
+import { interpolate, trainingTimes } from '../models/flow.js';
+import { VideoDiT } from '../models/video-dit.js';
+import { meanSquaredError } from '../nn/functional.js';
+import { AdamW, gradientNorm, MovingAverage, warmupConstant, warmupCosine } from '../nn/optim/index.js';
+import { keep, tidy } from '../tensor/scope.js';
+import { Tensor } from '../tensor/tensor.js';
+import type { RunTensors } from './checkpoint.js';
+import { channelsOf, tokenGrid, type TrainSettings } from './settings.js';
+
+/** Of AdamW: the paper's (arXiv 2505.13389, appendix). */
+const BETAS = [0.9, 0.95] as const;
+
+export interface StepResult {
+  /** float32 [], on the device. */
+  readonly loss: Tensor;
+  /** float32 [2]: the gradient's norm, and the factor it was clipped by. */
+  readonly norm: Tensor;
+  readonly learningRate: number;
+  readonly topK: number | null;
+}
+
+/** Sets the noise apart from the other numbers that a seed stands for. */
+const NOISE = 1n << 60n;
+
+/** The seed of one step's noise: no two steps of a run share it. */
+function noiseSeed(seed: number, step: number): bigint {
+  return NOISE ^ (BigInt(step) << 32n) ^ BigInt(seed);
+}
+
+/** A model, its optimizer and moving averages, and how a step changes them. Owns their memory. */
+export class Trainer implements Disposable {
+  readonly model: VideoDiT;
+  readonly #optimizer: AdamW;
+  readonly #ema: MovingAverage | undefined;
+  readonly #rate: (step: number) => number;
+
+  /**
+   * @throws VsaRangeError, VsaTypeError for settings that no model has; OutOfMemoryError.
+   */
+  constructor(
+    readonly settings: TrainSettings,
+    device: Device,
+  ) {
+    const { width, heads, layers, ffn, attention, sparsity, fineGate, dtype, checkpointing, seed } = settings;
+    const { learningRate: peak, warmup, schedule, steps, weightDecay, ema } = settings;
+    const { tokens } = tokenGrid(settings);
+    this.#rate =
+      schedule === 'cosine'
+        ? warmupCosine({ peak, warmup, steps, floor: 0.1 * peak })
+        : warmupConstant({ peak, warmup });
+    this.model = new VideoDiT({
+      ...{ tokens, channels: channelsOf(settings), width, heads, layers, ffn },
+      ...{ attention, dtype, checkpointing, seed, device },
+      ...(attention === 'vsa' && { sparsity, fineGate }),
+    });
+    const owned: Disposable[] = [this.model];
+    try {
+      const parameters = this.model.parameters();
+      owned.push((this.#optimizer = new AdamW(parameters, { learningRate: peak, betas: BETAS, weightDecay })));
+      this.#ema = ema === 0 ? undefined : new MovingAverage(parameters, { decay: ema });
+    } catch (error) {
+      for (const one of owned) one[Symbol.dispose]();
+      throw error;
+    }
+  }
+
+  /** What a checkpoint holds, shared with the trainer, for the time of `use`. */
+  async withTensors<T>(use: (tensors: RunTensors) => Promise<T>): Promise<T> {
+    const optimizer = this.#optimizer.state();
+    try {
+      return await use({
+        model: this.model.parameters(),
+        optimizer,
+        ema: this.#ema?.averages ?? new Map<string, Tensor>(),
+      });
+    } finally {
+      for (const tensor of optimizer.values()) tensor.dispose();
+    }
+  }
+
+  /** Takes the values of a checkpoint over. */
+  load({ model, optimizer, ema }: RunTensors): void {
+    this.model.load(model);
+    this.#optimizer.loadState(optimizer);
+    this.#setAverages(ema);
+  }
+
+  /** Begins from a dense model's weights: new gates at zero, K at all tiles. */
+  adapt(dense: ReadonlyMap<string, Tensor>): void {
+    this.model.adapt(dense);
+    this.#setAverages(this.model.parameters());
+  }
+
+  #setAverages(values: ReadonlyMap<string, Tensor>): void {
+    noGrad(() => {
+      for (const [name, average] of this.#ema?.averages ?? []) average.copyFrom(values.get(name)!);
+    });
+  }
+
+  /** K at a step; null for full attention. */
+  topKAt(step: number): number | null {
+    const { adapt, sparsity, adaptInterval: interval, adaptRate: rate } = this.settings;
+    if (this.model.topK === undefined) return null;
+    const now = adapt === null ? sparsity : annealedSparsity(step, { target: sparsity, interval, rate });
+    return topK(this.model.grid, { sparsity: now });
+  }
+
+  /**
+   * Step `step`, counted from 0, on clips `[B, L, channels]`. Returns at once where the device has a queue.
+   *
+   * @returns Tensors for the caller to dispose.
+   */
+  step(clips: Float32Array, step: number): StepResult {
+    const { model, settings } = this;
+    const { batch, seed, clip } = settings;
+    const { device, grid, config } = model;
+    const learningRate = this.#rate(step);
+    const kept = this.topKAt(step);
+    if (kept !== null) model.topK = kept;
+    return tidy(() => {
+      const shape = [batch, grid.length, config.channels];
+      const data = Tensor.from(clips, shape, { device });
+      const noise = Tensor.randn(shape, { seed: noiseSeed(seed, step), device });
+      const times = trainingTimes({ seed, step, count: batch });
+      const { noisy, target } = interpolate({ data, noise, times });
+      const prediction = model.forward({ x: noisy, times });
+      const loss = meanSquaredError({ prediction: prediction.cast('float32'), target });
+      loss.backward();
+      const norm = gradientNorm(model.parameters(), { maxNorm: clip === 0 ? Infinity : clip });
+      this.#optimizer.step({ learningRate, gradientScale: norm });
+      this.#optimizer.zeroGrad();
+      this.#ema?.update();
+      return { loss: keep(loss.detach()), norm: keep(norm), learningRate, topK: kept };
+    });
+  }
+
+  dispose(): void {
+    this.#ema?.dispose();
+    this.#optimizer.dispose();
+    this.model.dispose();
+  }
+
+  [Symbol.dispose](): void {
+    this.dispose();
+  }
+}

@@ -1,0 +1,140 @@
+import { existsSync, readdirSync } from 'node:fs';
+import { join } from 'node:path';
+import { device, memory } from '../../lib/device/device.js';
+import { Tensor } from '../../lib/tensor/tensor.js';
+import { loadCheckpoint, readCheckpointFacts, type RunTensors, saveCheckpoint } from '../../lib/train/checkpoint.js';
+import { FILES } from '../../lib/train/run.js';
+import { failureOf } from '../tensor/support.js';
+import { checkpointOf, rowsOf, run, SMALL, temporaryFolder } from './support.js';
+
+const folder = temporaryFolder();
+const cpu = device('cpu');
+
+/** Every number of a checkpoint, as bits. */
+async function bitsOf(out: string): Promise<Map<string, string>> {
+  const { tensors } = await loadCheckpoint(checkpointOf(out), cpu);
+  const bits = new Map<string, string>();
+  for (const part of Object.keys(tensors) as (keyof RunTensors)[]) {
+    for (const [name, tensor] of tensors[part]) {
+      const values = await tensor.data();
+      bits.set(`${part}/${name}`, Buffer.from(values.buffer, values.byteOffset, values.byteLength).toString('base64'));
+      tensor.dispose();
+    }
+  }
+  return bits;
+}
+
+describe('a run', () => {
+  const out = join(folder, 'plain');
+  beforeAll(() => run(out, SMALL));
+
+  test('leaves settings, a log of every step and a checkpoint, and no memory behind', async () => {
+    expect(readdirSync(out).sort()).toEqual([FILES.checkpoint, FILES.log, FILES.settings].sort());
+    const rows = rowsOf(out);
+    expect(rows.map(({ step }) => step)).toEqual([1, 2, 3, 4, 5, 6]);
+    for (const row of rows) {
+      expect(row).toMatchObject({ topK: 2, mfu: null });
+      for (const value of [row.loss, row.gradientNorm, row.learningRate, row.ms, row.tokensPerSecond, row.tflops]) {
+        expect(value).toBeGreaterThan(0);
+      }
+    }
+    expect(rows[5]!.flop).toBeCloseTo(6 * rows[0]!.flop, -3);
+    expect((await readCheckpointFacts(checkpointOf(out))).step).toBe(6);
+  });
+
+  test('that is there is not overwritten', async () => {
+    expect(await failureOf(() => run(out, SMALL))).toMatchObject({ code: 'ERR_FILE', argument: 'out' });
+    expect(rowsOf(out)).toHaveLength(6);
+  });
+
+  test('is the same again for the same seed, and another for another', async () => {
+    const [again, other] = [join(folder, 'again'), join(folder, 'other')];
+    await run(again, SMALL);
+    expect(await bitsOf(again)).toEqual(await bitsOf(out));
+    await run(other, { ...SMALL, seed: 2 });
+    expect(rowsOf(other)[0]!.loss).not.toBe(rowsOf(out)[0]!.loss);
+  });
+
+  test.each([1, 3, 4])('that is interrupted at step %i and resumed has the same bits', async (at) => {
+    const resumed = join(folder, `resumed-${String(at)}`);
+    const first = await run(resumed, SMALL, ({ step }, abort) => {
+      if (step === at) abort();
+    });
+    expect(first.interrupted).toBe(true);
+    expect(first.step).toBeLessThan(6);
+    const facts = await readCheckpointFacts(checkpointOf(resumed));
+    expect(facts.step).toBe(first.step);
+    const second = await run(resumed, undefined);
+    expect(second).toMatchObject({ step: 6, interrupted: false });
+    expect(await bitsOf(resumed)).toEqual(await bitsOf(out));
+    expect(rowsOf(resumed).map(({ loss }) => loss)).toEqual(rowsOf(out).map(({ loss }) => loss));
+    expect(rowsOf(resumed)[5]!.flop).toBe(rowsOf(out)[5]!.flop);
+  });
+
+  test('that went on after its last checkpoint loses those steps alone', async () => {
+    const crashed = join(folder, 'crashed');
+    // Stopped hard after step 5: the error leaves through the loop as a crash would, without a checkpoint.
+    const crash = run(crashed, SMALL, ({ step }) => {
+      if (step === 5) throw new Error('crash');
+    });
+    await expect(crash).rejects.toThrow('crash');
+    expect((await readCheckpointFacts(checkpointOf(crashed))).step).toBe(3);
+    expect(rowsOf(crashed)).toHaveLength(5);
+    await run(crashed, undefined);
+    expect(rowsOf(crashed).map(({ step }) => step)).toEqual([1, 2, 3, 4, 5, 6]);
+    expect(await bitsOf(crashed)).toEqual(await bitsOf(out));
+  });
+});
+
+test('a model learns to denoise', async () => {
+  const out = join(folder, 'learning');
+  await run(out, { ...SMALL, steps: 60, warmup: 5, learningRate: 3e-3, checkpointEvery: 60 });
+  const losses = rowsOf(out).map(({ loss }) => loss);
+  const mean = (values: number[]) => values.reduce((sum, value) => sum + value, 0) / values.length;
+  expect(mean(losses.slice(-15))).toBeLessThan(0.85 * mean(losses.slice(0, 5)));
+});
+
+test('a dense model is adapted: its weights, gates at zero, K from all tiles down', async () => {
+  const [dense, sparse] = [join(folder, 'dense'), join(folder, 'sparse')];
+  await run(dense, { ...SMALL, attention: 'full' });
+  const adapt = { adapt: checkpointOf(dense), adaptInterval: 2, adaptRate: 0.25, fineGate: false };
+  await run(sparse, { ...SMALL, ...adapt });
+  expect(rowsOf(dense).map(({ topK }) => topK)).toEqual([null, null, null, null, null, null]);
+  expect(rowsOf(sparse).map(({ topK }) => topK)).toEqual([4, 4, 3, 3, 2, 2]);
+});
+
+test('a loss that is no number ends the run and names the step; the checkpoint before stays', async () => {
+  const [dense, broken] = [join(folder, 'sound'), join(folder, 'broken')];
+  await run(dense, { ...SMALL, attention: 'full', steps: 1, warmup: 0 });
+  const { facts, tensors } = await loadCheckpoint(checkpointOf(dense), cpu);
+  tensors.model.get('patch.bias')!.copyFrom(new Float32Array(64).fill(NaN));
+  await saveCheckpoint(join(folder, 'nan.safetensors'), facts, tensors);
+  for (const part of Object.values(tensors)) for (const tensor of part.values()) tensor.dispose();
+  const failure = await failureOf(() => run(broken, { ...SMALL, adapt: join(folder, 'nan.safetensors') }));
+  expect(failure).toMatchObject({ code: 'ERR_LOSS', argument: 'loss', got: 'NaN at step 1' });
+  expect(existsSync(checkpointOf(broken))).toBe(false);
+});
+
+test('a folder without a run cannot be resumed', async () => {
+  const failure = await failureOf(() => run(join(folder, 'nowhere'), undefined));
+  expect(failure).toMatchObject({ code: 'ERR_FILE', argument: 'out' });
+});
+
+test('a file of another kind is no checkpoint', async () => {
+  const path = join(folder, 'other.safetensors');
+  const { saveSafetensors } = await import('../../lib/files/tensors.js');
+  using tensor = Tensor.zeros([1], { device: 'cpu' });
+  await saveSafetensors(path, { tensor });
+  for (const metadata of [
+    {},
+    { 'vsa.train': '{' },
+    { 'vsa.train': '{"version":9}' },
+    { 'vsa.train': '{"version":1,"step":-1}' },
+  ]) {
+    await saveSafetensors(path, { tensor }, { metadata });
+    expect(await failureOf(() => loadCheckpoint(path, cpu))).toMatchObject({ code: 'ERR_FILE_FORMAT', argument: path });
+  }
+});
+
+const before = memory();
+afterAll(() => expect(memory()).toEqual(before));
