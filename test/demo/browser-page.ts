@@ -35,7 +35,9 @@ export interface Page {
 export async function openPage(program: string, path: string): Promise<Page> {
   const profile = mkdtempSync(join(tmpdir(), 'vsa-browser-'));
   const stdio = ['ignore', 'ignore', 'ignore', 'pipe', 'pipe'] as const;
-  const browser = spawn(program, [...FLAGS, `--user-data-dir=${profile}`, 'about:blank'], { stdio: [...stdio] });
+  // A process group of its own: all of the browser's processes write to the profile, and all must end before it goes.
+  const args = [...FLAGS, `--user-data-dir=${profile}`, 'about:blank'];
+  const browser = spawn(program, args, { stdio: [...stdio], detached: true });
   const [input, output] = [browser.stdio[3] as Duplex, browser.stdio[4] as Duplex];
   const waiting = new Map<number, (reply: Reply) => void>();
   const ended = new Promise<void>((resolve) => {
@@ -86,7 +88,8 @@ export async function openPage(program: string, path: string): Promise<Page> {
     },
     errors: () => errors,
     async close() {
-      browser.kill();
+      const running = browser.exitCode === null && browser.signalCode === null;
+      if (browser.pid !== undefined && running) process.kill(-browser.pid, 'SIGKILL');
       await ended;
       rmSync(profile, { recursive: true, force: true, maxRetries: 20, retryDelay: 100 });
     },
