@@ -105,7 +105,18 @@ async function resume(out: string, device: Device): Promise<Begun> {
 /** A step whose loss is not known yet. */
 interface Pending {
   step: number;
-  result: StepResult;
+  result: Pick<StepResult, 'learningRate' | 'topK'>;
+  /** Loss and norm, asked for right after the step: reads come in the order of all other work. */
+  values: Promise<readonly ArrayLike<number>[]>;
+}
+
+/** Begins to read what a step came to. */
+function pendingOf(step: number, { loss, norm, ...result }: StepResult): Pending {
+  const values = Promise.all([loss.data(), norm.data()]);
+  values.catch(() => undefined); // told to who looks at the step
+  loss.dispose();
+  norm.dispose();
+  return { step, result, values };
 }
 
 class Run {
@@ -142,7 +153,7 @@ class Run {
       step += 1;
       // The step before is looked at while this one runs.
       const before = this.#pending;
-      this.#pending = { step, result };
+      this.#pending = pendingOf(step, result);
       await this.#look(before);
       if (step % checkpointEvery === 0 || step === steps) await this.#save(step);
     }
@@ -158,20 +169,11 @@ class Run {
     await this.#look(pending);
   }
 
-  /** Forgets a step that nobody will look at. */
-  abandon(): void {
-    this.#pending?.result.loss.dispose();
-    this.#pending?.result.norm.dispose();
-  }
-
   /** Waits for a step; logs it. */
   async #look(pending: Pending | undefined): Promise<void> {
     if (pending === undefined) return;
-    const { step, result } = pending;
-    const [loss, norm] = await Promise.all([result.loss.data(), result.norm.data()]).finally(() => {
-      result.loss.dispose();
-      result.norm.dispose();
-    });
+    const { step, result, values } = pending;
+    const [loss, norm] = (await values) as [ArrayLike<number>, ArrayLike<number>];
     const now = performance.now();
     const ms = now - this.#settled;
     this.#settled = now;
@@ -243,11 +245,7 @@ export async function train(request: TrainRequest): Promise<TrainResult> {
       try {
         progress.begin(trainer.model, settings, start);
         const run = new Run(request, trainer, clips.loader, log, start);
-        try {
-          return { ...(await run.steps(start)), settings };
-        } finally {
-          run.abandon();
-        }
+        return { ...(await run.steps(start)), settings };
       } finally {
         progress.end();
         await log.close();

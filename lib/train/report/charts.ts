@@ -10,7 +10,7 @@ export function runColour(index: number): string {
   return `var(--run-${String(index % RUN_COLOURS)})`;
 }
 
-const [LEFT, TOP, WIDTH, HEIGHT] = [52, 12, 420, 300];
+const [LEFT, TOP, WIDTH, HEIGHT] = [52, 12, 404, 300];
 
 /** About five round numbers from `least` to `most`. */
 export function ticks(least: number, most: number): number[] {
