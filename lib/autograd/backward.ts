@@ -1,7 +1,7 @@
 /** The backward: through the recorded calls, the last one first, and into the leaves. */
 
 import { show, VsaError, VsaRangeError, VsaTypeError } from '../errors.js';
-import { addTensors } from '../tensor/arithmetic.js';
+import { combine } from '../tensor/arithmetic.js';
 import { keep, tidy, track } from '../tensor/scope.js';
 import { handleOf, share, Tensor, type Version, versionOf } from '../tensor/tensor.js';
 import { sameShape } from '../validate.js';
@@ -36,7 +36,7 @@ class Gathering<Key> {
       this.sums.set(key, keep(gradient));
       return;
     }
-    this.sums.set(key, keep(addTensors(before, gradient)));
+    this.sums.set(key, keep(combine(before, 1, gradient)));
     before.dispose();
     gradient.dispose();
   }
@@ -148,7 +148,7 @@ function giveToLeaves(leaves: Gathering<History>, given: Tensor | undefined): vo
     if (leaf.forgotten) return [];
     const shared = taken.has(versionOf(sum));
     taken.add(versionOf(sum));
-    if (leaf.grad !== undefined) return [{ leaf, total: addTensors(leaf.grad, sum) }];
+    if (leaf.grad !== undefined) return [{ leaf, total: combine(leaf.grad, 1, sum) }];
     return [{ leaf, total: shared ? sum.clone() : sum }];
   });
   for (const { leaf, total } of totals) {

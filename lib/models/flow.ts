@@ -5,7 +5,8 @@
 
 import { noGrad } from '../autograd/mode.js';
 import { show, VsaRangeError, VsaTypeError } from '../errors.js';
-import { combine, checkFactor } from '../nn/ops/arithmetic.js';
+import { checkFactor } from '../nn/ops/arithmetic.js';
+import { combine } from '../tensor/arithmetic.js';
 import { checkAnyTensor, checkLike, checkOnCpu } from '../nn/ops/checks.js';
 import { concatOf, sliceOf } from '../nn/ops/shape.js';
 import { FLOAT_DTYPES } from '../tensor/dtype.js';

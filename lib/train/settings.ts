@@ -88,7 +88,7 @@ const BASE: TrainSettings = {
 export const PRESETS = {
   /** Moving shapes on a CPU, some minutes. */
   tiny: BASE,
-  /** 120M parameters at 16,384 tokens: the model of the paper's scaling study (arXiv 2505.13389, appendix). */
+  /** 120M parameters at 16,384 tokens: the model of the paper's scaling study (arXiv 2505.13389). */
   'dit-120m': {
     ...BASE,
     ...{ video: [16, 128, 128], patch: [1, 4, 4], width: 768, heads: 12, layers: 12, ffn: 3072, sparsity: 0.875 },

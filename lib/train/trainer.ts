@@ -12,7 +12,7 @@ import { Tensor } from '../tensor/tensor.js';
 import type { RunTensors } from './checkpoint.js';
 import { channelsOf, tokenGrid, type TrainSettings } from './settings.js';
 
-/** Of AdamW: the paper's (arXiv 2505.13389, appendix). */
+/** Of AdamW, as in VSA's recipe (arXiv 2505.13389). */
 const BETAS = [0.9, 0.95] as const;
 
 export interface StepResult {

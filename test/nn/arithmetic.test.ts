@@ -1,7 +1,8 @@
 import '../../lib/autograd/index.js';
 import { cpuThreads, setCpuThreads, tidy } from '../../lib/index.js';
 import * as functional from '../../lib/nn/functional-arithmetic.js';
-import { add, combine, multiply, scale } from '../../lib/nn/ops/arithmetic.js';
+import { add, multiply, scale } from '../../lib/nn/ops/arithmetic.js';
+import { combine } from '../../lib/tensor/arithmetic.js';
 import { type FloatFormat, rounded } from '../../lib/oracle/index.js';
 import { disposed, elsewhere, expectError, NO_TENSORS } from '../attention/misuse.js';
 import { bitsOf, useGuardedMemory } from '../attention/support.js';

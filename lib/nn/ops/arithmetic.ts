@@ -4,6 +4,7 @@ import { native } from '../../binding.js';
 import { Saved } from '../../attention/saved.js';
 import { checkSaved } from '../../attention/checks.js';
 import { show, VsaRangeError } from '../../errors.js';
+import { combine } from '../../tensor/arithmetic.js';
 import { dtypeCode } from '../../tensor/dtype.js';
 import { tidy } from '../../tensor/scope.js';
 import { emptyTensor, handleOf, share, type Tensor } from '../../tensor/tensor.js';
@@ -16,6 +17,7 @@ import {
   emptyLike,
   isWanted,
   type Model,
+  modelOf,
 } from './checks.js';
 
 export interface AddOptions {
@@ -37,27 +39,6 @@ export interface ScaleOptions {
   x: Tensor;
   /** Rounded to float32. */
   by: number;
-}
-
-/** @internal Shape, dtype and device of a tensor, without the tensor. */
-export function modelOf({ shape, dtype, device }: Tensor): Model {
-  return { shape, dtype, device };
-}
-
-/** @internal A new tensor `alpha * a + beta * b` in float32, rounded once; b repeats. Without b: `alpha * a`. */
-export function combine(a: Tensor, alpha: number, b?: Tensor, beta = 1): Tensor {
-  const output = emptyLike(a);
-  native().add({
-    dtype: dtypeCode(a.dtype),
-    count: a.size,
-    bCount: b?.size ?? 0,
-    alpha,
-    beta,
-    a: handleOf(a, 'a'),
-    b: b === undefined ? undefined : handleOf(b, 'b'),
-    output: handleOf(output, 'output'),
-  });
-  return output;
 }
 
 /** @internal A factor of float32 numbers. */

@@ -3,11 +3,11 @@
 import { native } from '../../binding.js';
 import { Saved } from '../../attention/saved.js';
 import { checkSaved } from '../../attention/checks.js';
+import { combine } from '../../tensor/arithmetic.js';
 import { dtypeCode } from '../../tensor/dtype.js';
 import { tidy } from '../../tensor/scope.js';
 import { emptyTensor, handleOf, share, type Tensor } from '../../tensor/tensor.js';
 import { checkOptions } from '../../validate.js';
-import { combine, modelOf } from './arithmetic.js';
 import {
   checkAnyTensor,
   checkLike,
@@ -16,6 +16,7 @@ import {
   emptyLike,
   isWanted,
   type Model,
+  modelOf,
 } from './checks.js';
 
 export interface SumOptions {

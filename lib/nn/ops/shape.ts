@@ -8,8 +8,7 @@ import { DTYPES, dtypeSize } from '../../tensor/dtype.js';
 import { tidy } from '../../tensor/scope.js';
 import { emptyTensor, handleOf, Tensor } from '../../tensor/tensor.js';
 import { checkInteger, checkOptions, product } from '../../validate.js';
-import { modelOf } from './arithmetic.js';
-import { checkAnyTensor, checkLike, checkOnCpu, checkOutputGradient, isWanted, type Model } from './checks.js';
+import { checkAnyTensor, checkLike, checkOnCpu, checkOutputGradient, isWanted, type Model, modelOf } from './checks.js';
 
 export interface SliceOptions {
   /** Of rank at least 1; any dtype. */
