@@ -95,33 +95,36 @@ __global__ void __launch_bounds__(kThreads, blocks_per_sm(D)) fine_backward_dkdv
     float scores[2][8][4];  // S^T or dP^T
     multiply_rows<T, D, kAhead, 2, 8>(scores, own, columns_first<D>(is_value ? stage.q : stage.doutput, 0));
 
-    uint32_t a[4][2][4];  // P^T or dS^T
+    // P^T or dS^T takes the place of the scores: as variables of their own they would all live across the barrier.
+    const auto put = [&](int step, int m, const uint32_t(&packed)[4]) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) scores[m][2 * step][i] = __uint_as_float(packed[i]);
+    };
     const float* of_query = (is_value ? stage.lse_log2 : stage.delta) + lane % 4 * 2;
     if (is_value) {
 #pragma unroll
       for (int step = 0; step < 4; ++step) {
+        float2 lse[2];
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
-          const int n = step * 2 + half;
-          const float2 lse = *reinterpret_cast<const float2*>(of_query + n * 8);
-#pragma unroll
-          for (int m = 0; m < 2; ++m) {
-            const float* s = scores[m][n];
-            a[step][m][half * 2] =
-                ptx::pack<T>(ptx::exp2(s[0] * p.scale_log2 - lse.x), ptx::exp2(s[1] * p.scale_log2 - lse.y));
-            a[step][m][half * 2 + 1] =
-                ptx::pack<T>(ptx::exp2(s[2] * p.scale_log2 - lse.x), ptx::exp2(s[3] * p.scale_log2 - lse.y));
-          }
+          lse[half] = *reinterpret_cast<const float2*>(of_query + (step * 2 + half) * 8);
         }
 #pragma unroll
         for (int m = 0; m < 2; ++m) {
-          shared.probabilities[pair][step][m][lane] =
-              make_uint4(a[step][m][0], a[step][m][1], a[step][m][2], a[step][m][3]);
+          uint32_t packed[4];
+#pragma unroll
+          for (int i = 0; i < 4; ++i) {
+            const float* s = scores[m][step * 2 + i / 2] + i % 2 * 2;
+            packed[i] = ptx::pack<T>(ptx::exp2(s[0] * p.scale_log2 - lse[i / 2].x),
+                                     ptx::exp2(s[1] * p.scale_log2 - lse[i / 2].y));
+          }
+          shared.probabilities[pair][step][m][lane] = make_uint4(packed[0], packed[1], packed[2], packed[3]);
+          put(step, m, packed);
         }
       }
-      ptx::named_barrier_sync(1 + pair, 64);
-    } else {
-      ptx::named_barrier_sync(1 + pair, 64);
+    }
+    ptx::named_barrier_sync(1 + pair, 64);  // one instruction for both warps: no divergence
+    if (!is_value) {
 #pragma unroll
       for (int step = 0; step < 4; ++step) {
         float2 delta[2];
@@ -131,17 +134,25 @@ __global__ void __launch_bounds__(kThreads, blocks_per_sm(D)) fine_backward_dkdv
         }
 #pragma unroll
         for (int m = 0; m < 2; ++m) {
-          const uint4 packed = shared.probabilities[pair][step][m][lane];
-          const uint32_t probabilities[4] = {packed.x, packed.y, packed.z, packed.w};
+          const uint4 four = shared.probabilities[pair][step][m][lane];
+          const uint32_t probabilities[4] = {four.x, four.y, four.z, four.w};
+          uint32_t packed[4];
 #pragma unroll
           for (int i = 0; i < 4; ++i) {
             const float2 probability = unpack<T>(probabilities[i]);
             const float* dp = scores[m][step * 2 + i / 2] + i % 2 * 2;
-            a[step][m][i] =
+            packed[i] =
                 ptx::pack<T>(probability.x * (dp[0] - delta[i / 2].x), probability.y * (dp[1] - delta[i / 2].y));
           }
+          put(step, m, packed);
         }
       }
+    }
+    uint32_t a[4][2][4];
+#pragma unroll
+    for (int step = 0; step < 4; ++step) {
+#pragma unroll
+      for (int i = 0; i < 8; ++i) a[step][i / 4][i % 4] = __float_as_uint(scores[i / 4][2 * step][i % 4]);
     }
     accumulate<T, D, kAhead, 2, 4>(sums, a, rows_first<D>(is_value ? stage.doutput : stage.q, 0));
   }

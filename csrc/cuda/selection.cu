@@ -19,19 +19,15 @@ constexpr int kSelectWarps = 4;
 struct Args {
   Selection p;
   Guess guess;
-  int64_t k_stride;    // floats between key tiles
-  bool wide;           // q and k allow 16-byte copies
-  int slices, chunks;  // of channels, of key tiles
-  int pairs;           // of warps in a block that makes scores, a chunk each
-  int column_blocks;   // blocks that share the query tiles
-  int blocks_a_head;   // of query tiles
-  int first_item;      // block of query tiles, of all heads, with which this launch begins
-  int items;           // of this launch
-  float* scores;       // scratch: [items * kBlock][score_stride], or null: p.scores takes them
-  int score_stride;    // Nk, in scratch a multiple of 4
-  bool wide_scores;    // rows of scores allow 16-byte loads
-  uint32_t* ranks;     // scratch for ranks that shared memory cannot hold: [rows of this launch][128 * rank_quads]
-  int rank_quads;      // of a lane
+  int column_blocks;  // blocks that share the query tiles
+  int blocks_a_head;  // of query tiles
+  int first_item;     // block of query tiles, of all heads, with which this launch begins
+  int items;          // of this launch
+  float* scores;      // scratch: [items * kRows][score_stride], or null: p.scores takes them
+  int score_stride;   // Nk, in scratch a multiple of 4
+  bool wide_scores;   // rows of scores allow 16-byte accesses
+  uint32_t* ranks;    // scratch for ranks that shared memory cannot hold: [rows of this launch][128 * rank_quads]
+  int rank_quads;     // of a lane
 };
 
 // A block of query tiles of one head.
@@ -51,31 +47,22 @@ struct Item {
 };
 
 template <class S>
-__global__ void __launch_bounds__(64 * S::kMaxPairs, 4) selection_scores(Args a) {
+__global__ void __launch_bounds__(S::kThreads, S::kBlocks) selection_scores(const __grid_constant__ Args a) {
   extern __shared__ float4 shared_memory[];
-  float* const q_shared = reinterpret_cast<float*>(shared_memory);
   const Selection& p = a.p;
   const int index = static_cast<int>(blockIdx.x) / a.column_blocks;
-  const int column_block = static_cast<int>(blockIdx.x) - index * a.column_blocks;
-  const Item item(a, index, S::kBlock);
-  const int D = static_cast<int>(p.D), warp = threadIdx.x / 32;
-  const float* q = p.q + ((item.b * p.Nq + item.begin) * p.H + item.h) * D;
-  load_queries<S>(q, p.H * D, item.rows, D, a.wide, a.slices, q_shared);
-  const int chunk = column_block * a.pairs + warp / 2;
+  const Item item(a, index, S::kRows);
+  const int D = static_cast<int>(p.D), group = static_cast<int>(p.H) / static_cast<int>(p.Hkv);
   ScoreBlock block;
-  block.k = p.k + (item.b * p.Nk * p.Hkv + item.h / (static_cast<int>(p.H) / static_cast<int>(p.Hkv))) * D;
-  block.k_stride = a.k_stride;
-  block.Nk = static_cast<int>(p.Nk);
-  block.D = D;
-  block.wide = a.wide;
+  block.q = p.q + (item.b * p.Nq * p.H + item.h) * D;
+  block.k = p.k + (item.b * p.Nk * p.Hkv + item.h / group) * D;
+  block.q_stride = static_cast<int>(p.H) * D, block.k_stride = static_cast<int>(p.Hkv) * D;
+  block.Nq = static_cast<int>(p.Nq), block.Nk = static_cast<int>(p.Nk), block.D = D;
+  block.first_row = item.begin;
+  block.first_column = (static_cast<int>(blockIdx.x) - index * a.column_blocks) * S::kColumns;
   block.scale = p.scale;
-  block.slices = a.slices;
-  block.rows = item.rows;
-  block.q = q_shared;
-  block.stages = q_shared + a.slices * S::kBlock * S::kSlice;
-  block.scores = item.scores;
-  block.row_stride = a.score_stride;
-  score<S>(block, chunk, chunk < a.chunks, warp, threadIdx.x % 32);
+  block.scores = item.scores, block.row_stride = a.score_stride, block.wide = a.wide_scores;
+  score<S>(block, reinterpret_cast<float*>(shared_memory));
 }
 
 // A warp: one query tile's list and offset.
@@ -98,16 +85,23 @@ __device__ __forceinline__ void select_row(const Args& a, int head, int i, const
   for (int j = lane; j < (all ? Nk : first); j += 32) list[j] = j;
   if (all) return;
 
-  const auto load = [&](int quad) {
-    if (a.wide_scores) return reinterpret_cast<const float4*>(row)[quad];
-    float x[4] = {};
-    for (int e = 0; e < 4; ++e) {
-      if (4 * quad + e < Nk) x[e] = row[4 * quad + e];
-    }
-    return float4{x[0], x[1], x[2], x[3]};
-  };
-  float step;
-  const float guess = rank_row(ranks, {first, Nk, p.include_self ? i : -1}, a.guess, lane, step, load);
+  const Candidates candidates{first, Nk, p.include_self ? i : -1};
+  float guess, step;
+  if (a.wide_scores) {
+    const auto load = [&](int quad) {
+      const int j = 128 * quad + 4 * lane;
+      return j < Nk ? *reinterpret_cast<const uint4*>(row + j) : uint4{};
+    };
+    guess = rank_row(ranks, candidates, a.guess, lane, step, load);
+  } else {
+    const auto load = [&](int quad) {
+      const float* const from = row + 128 * quad + 4 * lane;
+      const int left = Nk - 128 * quad - 4 * lane;
+      const auto bits = [&](int e) { return e < left ? __float_as_uint(from[e]) : 0u; };
+      return uint4{bits(0), bits(1), bits(2), bits(3)};
+    };
+    guess = rank_row(ranks, candidates, a.guess, lane, step, load);
+  }
   const Threshold threshold = find_threshold(ranks, Nk - first, listed - first, p.include_self, guess, step);
   if (threshold.ties > 0) force_ties(ranks, threshold, lane);
   write_list(ranks, threshold.above, lane, list + first);
@@ -162,31 +156,23 @@ template <class S>
 void launch_as(const Selection& p, const Launch& on) {
   Args a{};
   a.p = p;
-  a.blocks_a_head = static_cast<int>((p.Nq + S::kBlock - 1) / S::kBlock);
+  a.blocks_a_head = static_cast<int>((p.Nq + S::kRows - 1) / S::kRows);
   const int items = static_cast<int>(p.B * p.H * a.blocks_a_head);  // lists have under 2^31 entries, rows fewer
-  a.k_stride = p.Hkv * p.D;
-  a.wide = p.D % 4 == 0 && ((reinterpret_cast<uintptr_t>(p.q) | reinterpret_cast<uintptr_t>(p.k)) & 15) == 0;
-  a.slices = static_cast<int>(S::padded(p.D) / S::kSlice);
-  a.chunks = static_cast<int>((p.Nk + S::kChunk - 1) / S::kChunk);
+  a.column_blocks = static_cast<int>((p.Nk + S::kColumns - 1) / S::kColumns);
   const bool exempt = p.prefix_mode == PrefixMode::exempt;
   a.guess = guess_for(exempt ? p.top_k : p.top_k + p.prefix_k, exempt ? p.Nk - p.prefix_k : p.Nk);
   a.score_stride = static_cast<int>(p.scores != nullptr ? p.Nk : (p.Nk + 3) / 4 * 4);
   a.wide_scores = a.score_stride % 4 == 0 && (reinterpret_cast<uintptr_t>(p.scores) & 15) == 0;
   a.rank_quads = static_cast<int>((p.Nk + 127) / 128);
 
-  const int64_t item_bytes = static_cast<int64_t>(S::kBlock) * a.rank_quads * 512;
+  const int64_t item_bytes = static_cast<int64_t>(S::kRows) * a.rank_quads * 512;
   const int batch = static_cast<int>(std::min<int64_t>(items, std::max<int64_t>(kScratchBytes / item_bytes, 1)));
-  if (p.scores == nullptr) a.scores = on.scratch_of<float>(static_cast<int64_t>(batch) * S::kBlock * a.score_stride);
+  if (p.scores == nullptr) a.scores = on.scratch_of<float>(static_cast<int64_t>(batch) * S::kRows * a.score_stride);
 
-  // As many chunks a block as are there, but no SM without work.
-  a.pairs = std::min(a.chunks, S::kMaxPairs);
-  while (a.pairs > 1 && static_cast<int64_t>(batch) * ((a.chunks + a.pairs - 1) / a.pairs) < on.sm_count) --a.pairs;
-  a.column_blocks = (a.chunks + a.pairs - 1) / a.pairs;
-  a.pairs = (a.chunks + a.column_blocks - 1) / a.column_blocks;
-  const int64_t shared_bytes = (S::padded(p.D) * S::kBlock + a.pairs * 2 * S::kStage) * 4;
-  VSA_CHECK(shared_bytes <= on.shared_memory, "query tiles of that many channels do not fit into shared memory");
-  check(cudaFuncSetAttribute(selection_scores<S>, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                             static_cast<int>(shared_bytes)),
+  check(cudaFuncSetAttribute(selection_scores<S>, cudaFuncAttributeMaxDynamicSharedMemorySize, S::kSharedBytes),
+        "cudaFuncSetAttribute");
+  check(cudaFuncSetAttribute(selection_scores<S>, cudaFuncAttributePreferredSharedMemoryCarveout,
+                             cudaSharedmemCarveoutMaxShared),
         "cudaFuncSetAttribute");
 
   const int64_t row_bytes = a.rank_quads * 512ll;
@@ -196,19 +182,19 @@ void launch_as(const Selection& p, const Launch& on) {
   for (a.first_item = 0; a.first_item < items; a.first_item += batch) {
     a.items = std::min(batch, items - a.first_item);
     VSA_CHECK(static_cast<int64_t>(a.items) * a.column_blocks <= INT32_MAX, "too many tiles for one launch");
-    selection_scores<S><<<static_cast<uint32_t>(a.items * a.column_blocks), 64 * a.pairs,
-                          static_cast<size_t>(shared_bytes), on.stream>>>(a);
+    selection_scores<S>
+        <<<static_cast<uint32_t>(a.items * a.column_blocks), S::kThreads, S::kSharedBytes, on.stream>>>(a);
     check_launch("selection_scores");
     if (a.rank_quads <= 5) {
-      launch_rows<5>(a, S::kBlock, kSelectWarps, 0, on);
+      launch_rows<5>(a, S::kRows, kSelectWarps, 0, on);
     } else if (a.rank_quads <= 12) {
-      launch_rows<12>(a, S::kBlock, kSelectWarps, 0, on);
+      launch_rows<12>(a, S::kRows, kSelectWarps, 0, on);
     } else if (a.rank_quads <= 32) {
-      launch_rows<32>(a, S::kBlock, kSelectWarps, 0, on);
+      launch_rows<32>(a, S::kRows, kSelectWarps, 0, on);
     } else if (buffers > 0) {
-      launch_rows<0>(a, S::kBlock, buffers, buffers * row_bytes, on);
+      launch_rows<0>(a, S::kRows, buffers, buffers * row_bytes, on);
     } else {
-      launch_rows<0>(a, S::kBlock, kSelectWarps, 0, on);
+      launch_rows<0>(a, S::kRows, kSelectWarps, 0, on);
     }
   }
 }
@@ -226,12 +212,13 @@ void launch(const Selection& p, const Launch& on) {
     check(cudaMemsetAsync(p.offsets, 0, sizeof(int32_t), on.stream), "cudaMemsetAsync");
     return;
   }
-  // Fewer query tiles a warp cost more reads of shared memory, but leave no SM without work.
-  const int64_t blocks = p.B * p.H * ((p.Nq + 31) / 32);
-  if (blocks < on.sm_count) {
-    selection::launch_as<selection::Shape<8, 4, 1>>(p, on);
+  VSA_CHECK(p.H * p.D <= INT32_MAX, "a tile's heads must have fewer than 2^31 elements");
+  // Small blocks read shared memory more often, but leave no SM without work.
+  const int64_t blocks = p.B * p.H * ((p.Nq + 47) / 48) * ((p.Nk + 127) / 128);
+  if (blocks < 2 * on.sm_count) {
+    selection::launch_as<selection::Shape<1, 2, 8>>(p, on);
   } else {
-    selection::launch_as<selection::Shape<16, 5, 1>>(p, on);
+    selection::launch_as<selection::Shape<3, 2, 6>>(p, on);
   }
 }
 

@@ -30,10 +30,22 @@ struct Guess {
 };
 
 // The ranks of a row, four in a quad: quad i of a lane has those of key tiles 128 i + 4 lane and the three after it.
-// each(use) calls use(quad, i) in order, for all lanes alike.
+// each(use) calls use(quad, i) in order, for all lanes alike; each_loaded(load, use) sets a quad to load(i) first.
 template <int kQuads>
 struct RegisterRanks {
   uint4 quads[kQuads];
+
+  // Loads go out eight by eight before their first is used: else every quad would wait for its own.
+  template <class Load, class F>
+  __device__ __forceinline__ void each_loaded(const Load& load, const F& use) {
+#pragma unroll
+    for (int first = 0; first < kQuads; first += 8) {
+#pragma unroll
+      for (int i = first; i < kQuads && i < first + 8; ++i) quads[i] = load(i);
+#pragma unroll
+      for (int i = first; i < kQuads && i < first + 8; ++i) use(quads[i], i);
+    }
+  }
 
   template <class F>
   __device__ __forceinline__ void each(const F& use) {
@@ -59,6 +71,16 @@ struct RegisterRanks {
 struct MemoryRanks {
   uint4* quads;  // of this lane, 32 apart
   int count;
+
+  template <class Load, class F>
+  __device__ __forceinline__ void each_loaded(const Load& load, const F& use) {
+#pragma unroll 2
+    for (int i = 0; i < count; ++i) {
+      uint4 quad = load(i);
+      use(quad, i);
+      quads[32 * i] = quad;
+    }
+  }
 
   template <class F>
   __device__ __forceinline__ void each(const F& use) {
@@ -91,18 +113,17 @@ struct Candidates {
   int forced;      // above all others, or -1
 };
 
-// Ranks from the scores, of which load(quad) gives four. Returns the first guess for the K-th largest, and in `step`
-// what an element is worth.
+// Ranks from the scores, of which load(i) gives the bits of quad i. Returns the first guess for the K-th largest, and
+// in `step` what an element is worth.
 template <class Ranks, class Load>
 __device__ __forceinline__ float rank_row(Ranks& ranks, const Candidates& candidates, const Guess& guess, int lane,
                                           float& step, const Load& load) {
   const auto count = static_cast<uint32_t>(candidates.end - candidates.first);
   float sum = 0, squares = 0;
-  ranks.each([&](uint4& quad, int i) {
+  ranks.each_loaded(load, [&](uint4& quad, int i) {
     const int j = 128 * i + 4 * lane;
-    float4 four = {};
-    if (j < candidates.end) four = load(32 * i + lane);
-    const float x[4] = {four.x, four.y, four.z, four.w};
+    const float x[4] = {__uint_as_float(quad.x), __uint_as_float(quad.y), __uint_as_float(quad.z),
+                        __uint_as_float(quad.w)};
     uint32_t rank[4];
 #pragma unroll
     for (int e = 0; e < 4; ++e) {

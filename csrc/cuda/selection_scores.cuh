@@ -1,164 +1,175 @@
 #pragma once
 
 #include "cuda/ptx/cp_async.h"
-#include "cuda/ptx/named_barrier.h"
 #include "ops/selection.h"
 
-// Scores of a block of query tiles, in plain fp32: products are added in the order of the channels.
+// Scores of some query tiles with some key tiles of one head, in plain fp32: products are added in the order of the
+// channels.
 //
-// A warp makes kRows x kChunk scores, a lane kRows x kColumns of them in registers: for four channels it reads kRows
-// vectors of q, the same for all lanes, and kColumns of k. Two warps share the keys of a chunk and have kRows query
-// tiles each. Keys pass through two stages of kRows channels.
+// A block is one product: the lanes of a warp stand 4 x 8 over it and have 4 kRowGroups x 4 kColumnGroups sums each.
+// Channels pass through shared memory in stages, transposed on the way in, [channel][row], by copies of one element.
+// So a read brings four rows of one channel in neighbouring registers. Registers of even and of odd number come from
+// different banks; a read of four channels of one row would leave half of all products with key and sum in one bank.
 namespace vsa::cuda::selection {
 
-template <int kRows_, int kColumns_, int kRowLanes_>
+template <int kRowGroups_, int kColumnGroups_, int kBlocks_>
 struct Shape {
-  static_assert(kRows_ == 8 || kRows_ == 16, "the swizzle is for 8 or 16 channels a stage");
-  static constexpr int kRows = kRows_, kColumns = kColumns_;
-  static constexpr int kRowLanes = kRowLanes_, kColumnLanes = 32 / kRowLanes;
-  static constexpr int kLaneRows = kRows / kRowLanes, kLaneColumns = kColumns * kRowLanes;
-  static constexpr int kBlock = 2 * kRows;        // query tiles
-  static constexpr int kChunk = 32 * kColumns;    // key tiles that a pair of warps scores together
-  static constexpr int kSlice = kRows;            // channels of a stage
-  static constexpr int kQuads = kSlice / 4;       // 16-byte pieces of a row of a stage
-  static constexpr int kStage = kChunk * kSlice;  // floats
-  static constexpr int kMaxPairs = 2;             // of warps in a block: four blocks an SM, 128 registers a thread
-
-  // Channels, filled up with zeros to whole stages.
-  static int64_t padded(int64_t D) { return (D + kSlice - 1) / kSlice * kSlice; }
-
-  // Where piece `quad` of row `row` of a stage lies, in floats: eight lanes that read the same piece of neighbouring
-  // rows meet eight different quarters of the banks. Rows 8 apart have the same place in theirs.
-  __device__ __forceinline__ static int swizzled(int row, int quad) {
-    return row * kSlice + ((quad ^ (row / (8 / kQuads) & (kQuads - 1))) << 2);
-  }
+  static constexpr int kRowGroups = kRowGroups_, kColumnGroups = kColumnGroups_;  // of four, of a lane
+  static constexpr int kLaneRows = 4 * kRowGroups, kLaneColumns = 4 * kColumnGroups;
+  static constexpr int kWarps = 2;  // side by side over the columns
+  static constexpr int kThreads = 32 * kWarps;
+  static constexpr int kBlocks = kBlocks_;                    // an SM should hold: bounds the registers
+  static constexpr int kRows = 4 * kLaneRows;                 // query tiles
+  static constexpr int kColumns = 8 * kLaneColumns * kWarps;  // key tiles
+  static constexpr int kSlice = 16;                           // channels of a stage
+  static constexpr int kStages = 3;
+  static constexpr int kPitch = (kRows + kColumns) / 8 * 8 + 4;  // floats of a channel: an odd number of vectors
+  static constexpr int kStage = kSlice * kPitch;
+  static constexpr int kSharedBytes = kStages * kStage * 4;
+  static_assert((kRows + kColumns) % 8 == 0, "rows of different channels meet different banks");
 };
 
 struct ScoreBlock {
-  const float* k;    // of this batch and kv head: row 0
-  int64_t k_stride;  // floats from key tile to key tile
-  int Nk, D;
-  bool wide;  // 16-byte copies are possible
+  const float* q;  // of this batch and head: row 0
+  const float* k;
+  int32_t q_stride, k_stride;  // floats from tile to tile
+  int Nq, Nk, D;
+  int first_row, first_column;
   float scale;
-  int slices;      // stages of channels
-  int rows;        // query tiles there are, up to kBlock
-  const float* q;  // shared: [slices][kBlock][kSlice]
-  float* stages;   // shared: two stages of every pair
-  float* scores;   // row of the first query tile
-  int64_t row_stride;
+  float* scores;  // row first_row, column 0
+  int row_stride;
+  bool wide;  // rows of scores allow 16-byte stores
 };
 
-// Copies four channels of a row, of which `channels` exist; the rest are zeros. Where D or an address does not allow
-// 16-byte copies it is made at once, else it is under way when this returns.
-__device__ __forceinline__ void stage_piece(const float* from, const float* readable, int channels, bool wide,
-                                            float* to) {
-  if (wide) {
-    ptx::cp_async_16(static_cast<uint32_t>(__cvta_generic_to_shared(to)), channels > 0 ? from : readable, channels > 0);
-  } else {
-#pragma unroll 1
-    for (int e = 0; e < 4; ++e) to[e] = e < channels ? from[e] : 0.0f;
+// A lane's place: with these bits, reads of either operand have equal addresses in lanes that differ in bit 0 or 1
+// only, which shared memory serves in half the time.
+struct Lane {
+  int row, column;
+  __device__ __forceinline__ Lane() {
+    const int lane = threadIdx.x % 32;
+    row = (lane & 1) | (lane >> 3 & 2);
+    column = lane >> 1 & 7;
   }
-}
+};
 
-// The query tiles of a block into shared memory, by all its threads. They are there when the first keys are.
-template <class S>
-__device__ __forceinline__ void load_queries(const float* first, int64_t stride, int rows, int D, bool wide, int slices,
-                                             float* q) {
-#pragma unroll 1
-  for (int i = threadIdx.x; i < slices * S::kBlock * S::kQuads; i += blockDim.x) {
-    const int row = i / S::kQuads % S::kBlock, slice = i / (S::kQuads * S::kBlock);
-    const int channel = slice * S::kSlice + i % S::kQuads * 4;
-    stage_piece(first + row * stride + channel, first, row < rows ? D - channel : 0, wide, q + 4 * i);
-  }
-  ptx::cp_async_commit();
-}
+// One operand of a block, as a thread copies it: one channel of every kStep-th row. There is no copy of a row that does
+// not exist: nobody uses the sums of what lies there instead. Channels that do not exist are 0.
+template <class S, int kCount>
+struct Operand {
+  static constexpr int kStep = S::kThreads / S::kSlice;
+  static_assert(kCount % kStep == 0, "every thread has as many rows");
+  const float* from;  // the thread's first row and next channel
+  int64_t step;       // floats from one of its rows to the next
+  int left;           // rows that exist, from its first on
+  bool whole;         // all of the block's do
 
-// One stage of a chunk's keys, by a pair of warps.
-template <class S>
-__device__ __forceinline__ void load_keys(const ScoreBlock& p, int chunk, int slice, float* stage, int thread) {
-  constexpr int kStep = 64 / S::kQuads, kPieces = S::kChunk / kStep;  // a thread's pieces, kStep rows apart
-  static_assert(kStep % 8 == 0 && S::kChunk % kStep == 0, "the swizzle does not see the step");
-  const int row = thread / S::kQuads, quad = thread % S::kQuads, channel = slice * S::kSlice + 4 * quad;
-  const int first = chunk * S::kChunk + row;
-  const float* from = p.k + first * p.k_stride + channel;
-  float* to = stage + S::swizzled(row, quad);
-  if (p.wide && (chunk + 1) * S::kChunk <= p.Nk && (slice + 1) * S::kSlice <= p.D) {
+  __device__ __forceinline__ Operand(const float* tensor, int32_t stride, int first, int rows)
+      : from(tensor + static_cast<int64_t>(first + row()) * stride + channel()),
+        step(static_cast<int64_t>(kStep) * stride),
+        left(rows - first - row()),
+        whole(first + kCount <= rows) {}
+  __device__ __forceinline__ static int channel() { return threadIdx.x % S::kSlice; }
+  __device__ __forceinline__ static int row() { return threadIdx.x / S::kSlice; }
+
+  // The next slice, of which `channels` exist.
+  __device__ __forceinline__ void copy(float* stage, int channels) {
+    float* const to = stage + channel() * S::kPitch + row();
     const auto shared = static_cast<uint32_t>(__cvta_generic_to_shared(to));
-#pragma unroll
-    for (int i = 0; i < kPieces; ++i) {
-      ptx::cp_async_16(shared + static_cast<uint32_t>(i * kStep * S::kSlice * sizeof(float)), from);
-      from += kStep * p.k_stride;
-    }
-  } else {
+    const float* row = from;
+    if (channel() >= channels) {
 #pragma unroll 1
-    for (int i = 0; i < kPieces; ++i) {
-      stage_piece(from, p.k, first + i * kStep < p.Nk ? p.D - channel : 0, p.wide, to + i * kStep * S::kSlice);
-      from += kStep * p.k_stride;
+      for (int i = 0; i < kCount; i += kStep) to[i] = 0.0f;
+    } else if (whole) {
+#pragma unroll
+      for (int i = 0; i < kCount; i += kStep, row += step) ptx::cp_async_4(shared + 4 * i, row);
+    } else {
+#pragma unroll 8
+      for (int i = 0; i < kCount; i += kStep, row += step) {
+        if (i < left) ptx::cp_async_4(shared + 4 * i, row);
+      }
     }
+    from += S::kSlice;
   }
-  ptx::cp_async_commit();
-}
+};
 
-// sums[m][n] += the products of a stage's channels, for the lane's query tile m and key tile n.
+// sums[m][n] += the products of a stage's channels, for the lane's query tile m and key tile n. Twice unrolled 8 x 8
+// sums would have key and sum in one bank nearly everywhere (the compiler's choice; seen in the machine code).
 template <class S>
-__device__ __forceinline__ void multiply(const float* q, const float* k, int lane,
-                                         float (&sums)[S::kLaneRows][S::kLaneColumns]) {
-  q += lane / S::kColumnLanes * S::kSlice;  // neighbouring query tiles at a time: they lie in different banks
-  static_assert(S::kColumnLanes % 8 == 0, "the swizzle is the same for all of a lane's key tiles");
-#pragma unroll 1
-  for (int quad = 0; quad < S::kQuads; ++quad) {
-    float4 keys[S::kLaneColumns];
-    const float* piece = k + S::swizzled(lane % S::kColumnLanes, quad);
+__device__ __forceinline__ void multiply(const float* q, const float* k, float (&sums)[S::kLaneRows][S::kLaneColumns]) {
+  constexpr int kUnroll = S::kRowGroups == 2 ? 1 : 2;
+#pragma unroll kUnroll
+  for (int c = 0; c < S::kSlice; ++c) {
+    float left[S::kLaneRows], right[S::kLaneColumns];
 #pragma unroll
-    for (int n = 0; n < S::kLaneColumns; ++n) {
-      keys[n] = *reinterpret_cast<const float4*>(piece + n * S::kColumnLanes * S::kSlice);
+    for (int g = 0; g < S::kRowGroups; ++g) {
+      const float4 x = *reinterpret_cast<const float4*>(q + c * S::kPitch + g * 16);
+      left[4 * g] = x.x, left[4 * g + 1] = x.y, left[4 * g + 2] = x.z, left[4 * g + 3] = x.w;
+    }
+#pragma unroll
+    for (int g = 0; g < S::kColumnGroups; ++g) {
+      const float4 x = *reinterpret_cast<const float4*>(k + c * S::kPitch + g * 32);
+      right[4 * g] = x.x, right[4 * g + 1] = x.y, right[4 * g + 2] = x.z, right[4 * g + 3] = x.w;
     }
 #pragma unroll
     for (int m = 0; m < S::kLaneRows; ++m) {
-      const float4 query = *reinterpret_cast<const float4*>(q + m * S::kRowLanes * S::kSlice + 4 * quad);
-      // Channel by channel, so that neighbouring instructions have different sums and the same channel of q.
 #pragma unroll
-      for (int n = 0; n < S::kLaneColumns; ++n) sums[m][n] = fmaf(query.x, keys[n].x, sums[m][n]);
-#pragma unroll
-      for (int n = 0; n < S::kLaneColumns; ++n) sums[m][n] = fmaf(query.y, keys[n].y, sums[m][n]);
-#pragma unroll
-      for (int n = 0; n < S::kLaneColumns; ++n) sums[m][n] = fmaf(query.z, keys[n].z, sums[m][n]);
-#pragma unroll
-      for (int n = 0; n < S::kLaneColumns; ++n) sums[m][n] = fmaf(query.w, keys[n].w, sums[m][n]);
+      for (int i = 0; i < S::kLaneColumns; ++i) {
+        const int n = m % 2 == 0 ? i : S::kLaneColumns - 1 - i;  // to and fro: a turn keeps the key
+        sums[m][n] = fmaf(left[m], right[n], sums[m][n]);
+      }
     }
   }
 }
 
-// Scores of the chunk of a pair of warps, if there is one. Pairs do not wait for each other: in step they were slower.
 template <class S>
-__device__ __forceinline__ void score(const ScoreBlock& p, int chunk, bool exists, int warp, int lane) {
-  const int pair = warp >> 1, half = warp & 1, thread = half * 32 + lane;
-  float* const stages = p.stages + pair * 2 * S::kStage;
-  float sums[S::kLaneRows][S::kLaneColumns] = {};
-  if (exists) load_keys<S>(p, chunk, 0, stages, thread);
-#pragma unroll 1
-  for (int slice = 0; slice < p.slices; ++slice) {
-    ptx::cp_async_wait<0>();
-    // Now this stage is there, and nobody reads the other one any more. The query tiles come from all warps.
-    if (slice == 0) {
-      __syncthreads();
-    } else {
-      ptx::named_barrier_sync(1 + pair, 64);
+__device__ __forceinline__ void score(const ScoreBlock& p, float* stages) {
+  const Lane lane;
+  const int warp = threadIdx.x / 32;
+  const int q_at = lane.row * 4, k_at = S::kRows + (warp * S::kColumnGroups * 8 + lane.column) * 4;
+  const int slices = (p.D + S::kSlice - 1) / S::kSlice;
+  Operand<S, S::kRows> queries(p.q, p.q_stride, p.first_row, p.Nq);
+  Operand<S, S::kColumns> keys(p.k, p.k_stride, p.first_column, p.Nk);
+  const auto load = [&](int slice, int at) {
+    if (slice < slices) {
+      queries.copy(stages + at * S::kStage, p.D - slice * S::kSlice);
+      keys.copy(stages + at * S::kStage + S::kRows, p.D - slice * S::kSlice);
     }
-    if (!exists) continue;
-    if (slice + 1 < p.slices) load_keys<S>(p, chunk, slice + 1, stages + ((slice + 1) & 1) * S::kStage, thread);
-    multiply<S>(p.q + (slice * S::kBlock + half * S::kRows) * S::kSlice, stages + (slice & 1) * S::kStage, lane, sums);
+    ptx::cp_async_commit();
+  };
+  float sums[S::kLaneRows][S::kLaneColumns] = {};
+#pragma unroll 1
+  for (int slice = 0; slice + 1 < S::kStages; ++slice) load(slice, slice);
+  int at = 0;
+#pragma unroll 1
+  for (int slice = 0; slice < slices; ++slice) {
+    ptx::cp_async_wait<S::kStages - 2>();
+    __syncthreads();  // this stage is there, and nobody reads the one before any more
+    load(slice + S::kStages - 1, at == 0 ? S::kStages - 1 : at - 1);
+    const float* const stage = stages + at * S::kStage;
+    multiply<S>(stage + q_at, stage + k_at, sums);
+    at = at == S::kStages - 1 ? 0 : at + 1;
   }
-  if (!exists) return;
-  const int row = half * S::kRows + lane / S::kColumnLanes;
-  const int column = chunk * S::kChunk + lane % S::kColumnLanes;
-  float* to = p.scores + row * p.row_stride + column;
+
+  const int first_column = p.first_column + (warp * S::kColumnGroups * 8 + lane.column) * 4;
 #pragma unroll
-  for (int m = 0; m < S::kLaneRows; ++m, to += S::kRowLanes * p.row_stride) {
-    if (row + m * S::kRowLanes >= p.rows) break;
+  for (int m = 0; m < S::kLaneRows; ++m) {
+    const int row = m / 4 * 16 + lane.row * 4 + m % 4;
+    if (p.first_row + row >= p.Nq) continue;
+    float* const to = p.scores + static_cast<int64_t>(row) * p.row_stride;
 #pragma unroll
-    for (int n = 0; n < S::kLaneColumns; ++n) {
-      if (column + n * S::kColumnLanes < p.Nk) to[n * S::kColumnLanes] = __fmul_rn(sums[m][n], p.scale);
+    for (int g = 0; g < S::kColumnGroups; ++g) {
+      const int column = first_column + g * 32;
+      float x[4];
+#pragma unroll
+      for (int e = 0; e < 4; ++e) x[e] = __fmul_rn(sums[m][4 * g + e], p.scale);
+      if (p.wide && column < p.Nk) {  // what a vector has beyond the last column goes to the row's padding
+        *reinterpret_cast<float4*>(to + column) = make_float4(x[0], x[1], x[2], x[3]);
+      } else {
+#pragma unroll
+        for (int e = 0; e < 4; ++e) {
+          if (column + e < p.Nk) to[column + e] = x[e];
+        }
+      }
     }
   }
 }

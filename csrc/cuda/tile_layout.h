@@ -57,6 +57,12 @@ struct TileLayout {
 
 #if defined(__CUDACC__)
   __device__ __forceinline__ TilePlace place(int32_t tile) const {
+    return place(
+        tile, [&](int32_t i) { return i / Nx; }, [&](int32_t i) { return i / Ny; });
+  }
+  // The same with the caller's divisions by Nx and Ny.
+  template <class ByNx, class ByNy>
+  __device__ __forceinline__ TilePlace place(int32_t tile, const ByNx& by_nx, const ByNy& by_ny) const {
     TilePlace p;
     if (tile < prefix_tiles) {
       p.base = tile * kTileVolume;
@@ -67,8 +73,8 @@ struct TileLayout {
       return p;
     }
     const int32_t i = tile - prefix_tiles;
-    const int32_t row_of_tiles = i / Nx, x0 = (i - row_of_tiles * Nx) << log_x;
-    const int32_t slab = row_of_tiles / Ny, y0 = (row_of_tiles - slab * Ny) << log_y, t0 = slab << log_t;
+    const int32_t row_of_tiles = by_nx(i), x0 = (i - row_of_tiles * Nx) << log_x;
+    const int32_t slab = by_ny(row_of_tiles), y0 = (row_of_tiles - slab * Ny) << log_y, t0 = slab << log_t;
     p.shift_x = log_x, p.shift_y = log_x + log_y;
     p.end_t = min(1 << log_t, T - t0), p.end_y = min(1 << log_y, Y - y0), p.end_x = min(1 << log_x, X - x0);
     if (tiled) {
