@@ -187,6 +187,8 @@ export interface Native {
         v: Handle;
         output: Handle;
         lse: Handle;
+        /** 0 the fastest that take the problem, 1 portable ones, 2 Hopper's own. */
+        kernels: number;
       },
   ): void;
   fineBackward(
@@ -203,6 +205,7 @@ export interface Native {
         output: Handle;
         lse: Handle;
         doutput: Handle;
+        kernels: number;
         dqPooled?: Handle | undefined;
         dkPooled?: Handle | undefined;
         dvPooled?: Handle | undefined;

@@ -12,6 +12,12 @@ int64_t group_checked(int64_t heads, int64_t kv_heads) {
   return kv_heads;
 }
 
+Kernels kernels(const Args& a) {
+  const int64_t number = a.integer("kernels");
+  VSA_CHECK(number >= 0 && number <= 2, "kernels are 0 (the fastest), 1 (portable) or 2 (sm90)");
+  return static_cast<Kernels>(number);
+}
+
 Napi::Value pooling_forward(const Napi::CallbackInfo& info) {
   Args a(info);
   PoolingForward p{.dtype = a.float_dtype(),
@@ -126,6 +132,7 @@ Napi::Value fine_forward(const Napi::CallbackInfo& info) {
   p.q = a.in("q", q_bytes), p.k = a.in("k", kv_bytes), p.v = a.in("v", kv_bytes);
   p.output = a.out("output", q_bytes);
   p.lse = a.out_f32("lse", p.B * p.H * q_rows);
+  p.kernels = kernels(a);
   return a.launch(p);
 }
 
@@ -153,6 +160,7 @@ Napi::Value fine_backward(const Napi::CallbackInfo& info) {
   p.dv_pooled = static_cast<const float*>(a.in_or_null("dvPooled", kv_pooled));
   p.delta = a.out_f32("delta", p.B * p.H * q_rows);
   p.dq = a.out("dq", q_bytes), p.dk = a.out("dk", kv_bytes), p.dv = a.out("dv", kv_bytes);
+  p.kernels = kernels(a);
   return a.launch(p);
 }
 

@@ -1,8 +1,10 @@
 #include <cmath>
+#include <string>
 
 #include "cuda/check.h"
 #include "cuda/fine.h"
 #include "cuda/fine_backward_args.cuh"
+#include "cuda/sm90/fine_backward.h"
 
 namespace vsa::cuda {
 namespace {
@@ -37,6 +39,13 @@ void launch(const FineBackward& p, const Launch& launch) {
   VSA_CHECK(p.Hkv > 0 && p.H % p.Hkv == 0, "the number of heads must be a multiple of that of key heads");
   VSA_CHECK(p.H * p.D <= INT32_MAX, "a token's heads must have fewer than 2^31 elements");
   if (p.B == 0 || p.H == 0) return;
+  if (p.kernels != Kernels::portable) {
+    const char* const why = sm90::refuses(p, launch);
+    if (why == nullptr) return sm90::launch_fine_backward(p, launch);
+    if (p.kernels == Kernels::sm90) {
+      throw Error("ERR_BACKEND", std::string("backend: got 'sm90', wanted 'cuda' or 'auto': ") + why);
+    }
+  }
   if (p.dtype == DType::float32) {
     launch_fine_backward_f32(p, launch);
   } else {

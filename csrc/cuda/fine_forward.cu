@@ -1,5 +1,8 @@
+#include <string>
+
 #include "core/error.h"
 #include "cuda/fine.h"
+#include "cuda/sm90/fine_forward.h"
 
 namespace vsa::cuda {
 
@@ -8,6 +11,11 @@ void launch(const FineForward& f, const Launch& launch) {
   VSA_CHECK(f.D == 64 || f.D == 96 || f.D == 128, "the head dim of fine attention on a GPU must be 64, 96 or 128");
   VSA_CHECK(f.lists.rows == f.q_grid.total_tiles() && f.lists.columns == f.kv_grid.total_tiles(),
             "lists must fit the grids");
+  if (f.kernels != Kernels::portable) {
+    const char* const why = sm90::refuses(f, launch);
+    if (why == nullptr) return sm90::launch_fine_forward(f, launch);
+    if (f.kernels == Kernels::sm90) throw Error("ERR_BACKEND", std::string("backend: got 'sm90', wanted 'cuda' or 'auto': ") + why);
+  }
   f.dtype == DType::float32 ? launch_fine_forward_f32(f, launch) : launch_fine_forward_16(f, launch);
 }
 

@@ -6,6 +6,9 @@
 
 namespace vsa {
 
+// Which of a GPU's kernels: the fastest that take the problem, only those for every GPU, or only Hopper's own.
+enum class Kernels { fastest, portable, sm90 };
+
 // Attention of every valid token of a query tile over exactly the valid tokens of its list's key tiles.
 // Hkv divides H. Rows of q are q_grid.rows(order), rows of k and v kv_grid.rows(order).
 struct FineForward {
@@ -20,6 +23,7 @@ struct FineForward {
   const void* v;    // [B, kv_rows, Hkv, D]
   void* output;     // [B, q_rows, H, D]; 0 for an empty list and for padding
   float* lse;       // [B, H, q_rows], natural log; -inf for an empty list and for padding
+  Kernels kernels;
 };
 
 // Two deterministic passes: dq by query tile, dk and dv by key tile through the transposed lists; P from lse.
@@ -46,6 +50,7 @@ struct FineBackward {
   void* dq;                // [B, q_rows, H, D]; padding rows are written as 0
   void* dk;                // [B, kv_rows, Hkv, D]
   void* dv;                // [B, kv_rows, Hkv, D]
+  Kernels kernels;
 };
 
 }  // namespace vsa

@@ -1,12 +1,14 @@
 /** Which backend serves which operation on which device, and why not another. */
 
-import { cudaProblem, type Device, device as deviceOf, type DeviceString } from '../device/device.js';
+import { native } from '../binding.js';
+import { cudaProblem, cudaStatus, type Device, device as deviceOf, type DeviceString } from '../device/device.js';
 import { VsaError } from '../errors.js';
+import type { DType } from '../tensor/dtype.js';
 import { checkChoice } from '../validate.js';
 
 /**
- * `cpu`: every operation and option, on any machine. `cuda`: portable GPU kernels. `sm90`: Hopper's own, for the hot
- * shapes.
+ * `cpu`: every operation and option, on any machine. `cuda`: portable GPU kernels. `sm90`: Hopper's own (wgmma, TMA),
+ * for fine attention in 16 bits with head dims 64 and 128; the other operations of a call run on `cuda`.
  */
 export type Backend = 'cpu' | 'cuda' | 'sm90';
 
@@ -24,6 +26,21 @@ export const OPERATIONS = [
   'tile',
   'untile',
 ] as const;
+export type OperationName = (typeof OPERATIONS)[number];
+
+/** @internal What of a call decides which kernels take its fine attention. */
+export interface FineFacts {
+  dtype: DType;
+  D: number;
+  scale: number;
+}
+
+/** Operations with fine attention in them. */
+const FINE: ReadonlySet<OperationName> = new Set([
+  'blockSparseAttention',
+  'denseAttention',
+  'videoSparseAttention',
+] as const);
 
 /** An option that every operation takes. */
 export interface BackendOption {
@@ -43,13 +60,27 @@ export interface BackendSupport {
 /** Backends by what they run on, the fastest last. */
 const DEVICE_TYPES = { cpu: 'cpu', cuda: 'cuda', sm90: 'cuda' } as const;
 
-function whyNot(backend: Backend, on: Device): string {
+/** Why Hopper's kernels cannot serve calls on a GPU. The addon knows more: alignment, and sizes beyond 2^31 rows. */
+function whyNotHopper(on: Device, operation?: OperationName, call?: FineFacts): string {
+  const capability = cudaStatus().devices.find((gpu) => gpu.index === on.index)?.computeCapability;
+  if (capability !== '9.0') {
+    return `its kernels are for compute capability 9.0 (Hopper), ${on.toString()} (${on.name}) has ${String(capability)}`;
+  }
+  if (!String(native().build().cudaArchitectures).includes('90a')) return 'this addon was built without sm_90a';
+  if (operation !== undefined && !FINE.has(operation)) return 'its kernels are for fine attention';
+  if (call === undefined) return '';
+  if (call.dtype === 'float32') return 'its kernels are for bfloat16 and float16, the tensors are float32';
+  if (call.D !== 64 && call.D !== 128) return `its kernels are for head dims 64 and 128, this is ${String(call.D)}`;
+  return call.scale > 0 ? '' : `its kernels are for a scale above 0, this is ${String(call.scale)}`;
+}
+
+function whyNot(backend: Backend, on: Device, operation?: OperationName, call?: FineFacts): string {
   if (DEVICE_TYPES[backend] !== on.type) {
     const there = DEVICE_TYPES[backend] === 'cpu' ? 'the CPU' : 'a GPU';
     const problem = DEVICE_TYPES[backend] === 'cuda' ? cudaProblem() : '';
     return `it serves tensors on ${there}, these are on ${on.toString()}${problem === '' ? '' : `; ${problem}`}`;
   }
-  return backend === 'sm90' ? "this version of video-sparse-attention has no kernels of Hopper's own yet" : '';
+  return backend === 'sm90' ? whyNotHopper(on, operation, call) : '';
 }
 
 /** What each backend can do for tensors on a device, operation by operation. */
@@ -57,18 +88,18 @@ export function backends(device?: Device | DeviceString): BackendSupport[] {
   const on = deviceOf(device);
   return OPERATIONS.flatMap((operation) =>
     BACKENDS.map((backend) => {
-      const why = whyNot(backend, on);
+      const why = whyNot(backend, on, operation);
       return { operation, backend, serves: why === '', why };
     }),
   );
 }
 
 /** @internal The backend that serves a call on a device, or why a forced one does not. */
-export function chooseBackend(on: Device, requested: unknown): Backend {
+export function chooseBackend(on: Device, requested: unknown, operation?: OperationName, call?: FineFacts): Backend {
   const wanted = checkChoice('backend', requested ?? 'auto', ['auto', ...BACKENDS]);
-  const serving = BACKENDS.filter((backend) => whyNot(backend, on) === '');
+  const serving = BACKENDS.filter((backend) => whyNot(backend, on, operation, call) === '');
   const backend = wanted === 'auto' ? serving.at(-1)! : wanted;
-  const why = whyNot(backend, on);
+  const why = whyNot(backend, on, operation, call);
   if (why === '') return backend;
   throw new VsaError({
     code: 'ERR_BACKEND',
@@ -76,4 +107,9 @@ export function chooseBackend(on: Device, requested: unknown): Backend {
     got: `'${wanted}' for tensors on ${on.toString()}`,
     wanted: `${serving.map((name) => `'${name}'`).join(', ')} or 'auto': ${why}`,
   });
+}
+
+/** @internal As the addon counts kernels of fine attention: the fastest that take the call, portable ones, Hopper's. */
+export function kernelsOf(requested: BackendOption['backend']): number {
+  return requested === 'cuda' ? 1 : requested === 'sm90' ? 2 : 0;
 }

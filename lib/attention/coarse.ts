@@ -57,7 +57,7 @@ export const coarseAttention = {
     checkOptions('options', options, ['q', 'k', 'v', 'scale', 'backend']);
     const { q, k, v, dims, device } = checkQkv(options, { q: null, kv: null }, POOLED, ['float32']);
     const scale = checkScale(options.scale, dims.D);
-    chooseBackend(device, options.backend);
+    chooseBackend(device, options.backend, 'coarseAttention');
     const call: CoarseCall = { dims, Nq: q.shape[1]!, Nk: k.shape[1]!, scale };
     return tidy(() => {
       const output = emptyTensor(q.shape, 'float32', device);

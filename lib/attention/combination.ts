@@ -167,7 +167,7 @@ export const gatedCombination = {
       });
     }
     checkAlike({ fine, coarseGate: inputs.coarseGate, fineGate: inputs.fineGate }, true);
-    chooseBackend(checkAlike({ fine, coarse: inputs.coarse }, false), options.backend);
+    chooseBackend(checkAlike({ fine, coarse: inputs.coarse }, false), options.backend, 'gatedCombination');
     const call = { dims: { B, H, D }, grid, order };
     return tidy(() => {
       const output = combineForward(inputs, call);

@@ -6,7 +6,7 @@ import { dtypeCode } from '../tensor/dtype.js';
 import { tidy } from '../tensor/scope.js';
 import { emptyTensor, handleOf, share, type Tensor } from '../tensor/tensor.js';
 import { checkOptions } from '../validate.js';
-import { type BackendOption, chooseBackend } from './backends.js';
+import { type BackendOption, chooseBackend, kernelsOf } from './backends.js';
 import {
   type AttentionDims,
   checkGradient,
@@ -30,6 +30,8 @@ export interface FineCall {
   keyGrid: TileGrid;
   order: Order;
   scale: number;
+  /** @internal Which of a GPU's kernels: kernelsOf. */
+  kernels: number;
 }
 
 export interface DenseOptions extends BackendOption {
@@ -105,14 +107,14 @@ export function fineForward(
   { q, k, v, lists }: { q: Tensor; k: Tensor; v: Tensor; lists: TileLists },
   call: FineCall,
 ): { output: Tensor; lse: Tensor } {
-  const { dims, grid, keyGrid, order, scale } = call;
+  const { dims, grid, keyGrid, order, scale, kernels } = call;
   const output = emptyTensor(q.shape, q.dtype, q.device);
   const lse = emptyTensor([dims.B, dims.H, grid.rows(order)], 'float32', q.device);
   native().fineForward({
     ...{ ...dims, dtype: dtypeCode(q.dtype), order: orderCode(order), scale },
     ...{ qGrid: grid.native(), kvGrid: keyGrid.native(), lists: lists.native('lists') },
     ...{ q: handleOf(q, 'q'), k: handleOf(k, 'k'), v: handleOf(v, 'v') },
-    ...{ output: handleOf(output, 'output'), lse: handleOf(lse, 'lse') },
+    ...{ output: handleOf(output, 'output'), lse: handleOf(lse, 'lse'), kernels },
   });
   return { output, lse };
 }
@@ -125,7 +127,7 @@ export function fineBackward(
   pooled?: { q: Tensor; k: Tensor; v: Tensor },
 ): { q: Tensor; k: Tensor; v: Tensor } {
   const { q, k, v, output, lse, lists } = saved;
-  const { dims, grid, keyGrid, order, scale } = call;
+  const { dims, grid, keyGrid, order, scale, kernels } = call;
   const transposed = lists.transpose();
   const delta = emptyTensor(lse.shape, 'float32', q.device);
   const grads = {
@@ -145,7 +147,7 @@ export function fineBackward(
       dkPooled: handleOf(pooled.k, 'k'),
       dvPooled: handleOf(pooled.v, 'v'),
     }),
-    delta: handleOf(delta, 'delta'),
+    ...{ delta: handleOf(delta, 'delta'), kernels },
     ...{ dq: handleOf(grads.q, 'q'), dk: handleOf(grads.k, 'k'), dv: handleOf(grads.v, 'v') },
   });
   return grads;
@@ -186,9 +188,10 @@ export const blockSparseAttention = {
     const keyGrid = checkGrid('keyGrid', options.keyGrid ?? grid);
     const order = checkOrder(options.order);
     const { q, k, v, dims, device } = checkQkv(options, { q: grid.rows(order), kv: keyGrid.rows(order) }, TOKENS);
-    const call = { dims, grid, keyGrid, order, scale: checkScale(options.scale, dims.D) };
+    const scale = checkScale(options.scale, dims.D);
+    const call = { dims, grid, keyGrid, order, scale, kernels: kernelsOf(options.backend) };
     const lists = checkLists(options.lists, call, q);
-    chooseBackend(device, options.backend);
+    chooseBackend(device, options.backend, 'blockSparseAttention', { dtype: q.dtype, D: dims.D, scale });
     return run({ q, k, v, lists }, call);
   },
 
@@ -227,8 +230,9 @@ export const denseAttention = {
     }
     const grid = given ?? TileGrid.sequence(q.shape[1]!);
     const keyGrid = givenKey ?? TileGrid.sequence(k.shape[1]!);
-    const call = { dims, grid, keyGrid, order, scale: checkScale(options.scale, dims.D) };
-    chooseBackend(device, options.backend);
+    const scale = checkScale(options.scale, dims.D);
+    const call = { dims, grid, keyGrid, order, scale, kernels: kernelsOf(options.backend) };
+    chooseBackend(device, options.backend, 'denseAttention', { dtype: q.dtype, D: dims.D, scale });
     const lists = TileLists.full(
       { batch: dims.B, heads: dims.H, queryTiles: grid.totalTileCount, keyTiles: keyGrid.totalTileCount },
       { device },

@@ -51,7 +51,7 @@ export const tilePooling = {
     const order = checkOrder(options.order);
     const x = checkTensor('x', options.x, '[B, rows, H, D]');
     checkDims('x', x, [null, grid.rows(order), null, null], '[B, rows, H, D]');
-    chooseBackend(x.device, options.backend);
+    chooseBackend(x.device, options.backend, 'tilePooling');
     const [B, , H, D] = x.shape as [number, number, number, number];
     return tidy(() => {
       const output = emptyTensor([B, grid.totalTileCount, H, D], 'float32', x.device);

@@ -97,7 +97,7 @@ export const tileSelection = {
     const rule = checkRule(options, grid, keyGrid);
     const returnScores = checkBoolean('returnScores', options.returnScores ?? false);
     const scale = checkScale(options.scale, D);
-    chooseBackend(device, options.backend);
+    chooseBackend(device, options.backend, 'tileSelection');
     const [prefixQ, prefixK] = [grid.prefixTileCount, keyGrid.prefixTileCount];
     const entries = B * H * (prefixQ * Nk + grid.tileCount * (rule.topK + prefixK));
     if (entries >= 2 ** 31 || B * H * Nq >= 2 ** 31 - 1) {

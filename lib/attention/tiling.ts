@@ -67,7 +67,7 @@ function forward(options: TilingOptions, to: Order): { output: Tensor; saved: Ti
       wanted: `[B, ${String(grid.rows(from))}, ...]: the rows of grid ${grid.toString()} in ${from} order`,
     });
   }
-  chooseBackend(x.device, options.backend);
+  chooseBackend(x.device, options.backend, to === 'tiled' ? 'tile' : 'untile');
   return tidy(() => {
     const saved = new TilingSaved({ shape: x.shape, grid, to, dtype: x.dtype, device: x.device });
     return { output: move(x, 'x', { grid, to }), saved };

@@ -4,7 +4,7 @@ import { show, VsaTypeError } from '../errors.js';
 import { tidy } from '../tensor/scope.js';
 import { share, type Tensor } from '../tensor/tensor.js';
 import { checkOptions } from '../validate.js';
-import { type BackendOption, chooseBackend } from './backends.js';
+import { type BackendOption, chooseBackend, kernelsOf } from './backends.js';
 import { checkAlike, checkGradient, checkGrid, checkOrder, checkQkv, checkSaved, checkScale } from './checks.js';
 import { coarseAttention } from './coarse.js';
 import { checkGate, combineBackward, combineForward, type CombinationInputs } from './combination.js';
@@ -147,12 +147,12 @@ export const videoSparseAttention = {
     const order = checkOrder(options.order);
     const { q, k, v, dims, device } = checkQkv(options, { q: grid.rows(order), kv: keyGrid.rows(order) }, TOKENS);
     const scale = checkScale(options.scale, dims.D);
-    const call: FineCall = { dims, grid, keyGrid, order, scale };
+    const call: FineCall = { dims, grid, keyGrid, order, scale, kernels: kernelsOf(options.backend) };
     const { rule, lists: given } = checkChoiceOfTiles(options, call, q);
     const coarse = checkCoarse(options.coarse, q);
     const fineGate = checkFine(options.fine, q);
     checkAlike({ q, 'coarse.gate': coarse?.gate, 'fine.gate': fineGate }, true);
-    chooseBackend(device, options.backend);
+    chooseBackend(device, options.backend, 'videoSparseAttention', { dtype: q.dtype, D: dims.D, scale });
 
     return tidy(() => {
       const pool = (x: Tensor, on: TileGrid) => tilePooling.forward({ x, grid: on, order }).output;

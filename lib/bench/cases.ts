@@ -1,11 +1,23 @@
 /** What is measured: one operation on one shape, spelled out. */
 
-import type { Backend } from '../attention/backends.js';
+import { type Backend, chooseBackend, type OperationName } from '../attention/backends.js';
 import type { Order, TileGrid } from '../attention/grid.js';
+import type { Device } from '../device/device.js';
 import type { ListsKind } from './lists.js';
 
 export const OPS = ['pool', 'select', 'lists', 'coarse', 'fine', 'dense', 'vsa'] as const;
 export type Op = (typeof OPS)[number];
+
+/** The operation that an op measures. */
+export const OPERATION_OF: Readonly<Record<Op, OperationName>> = {
+  pool: 'tilePooling',
+  select: 'tileSelection',
+  lists: 'tileSelection',
+  coarse: 'coarseAttention',
+  fine: 'blockSparseAttention',
+  dense: 'denseAttention',
+  vsa: 'videoSparseAttention',
+};
 
 /**
  * `both`: a forward and its backward in one call. Of `lists`, forward builds the bit rows and backward the transpose,
@@ -38,6 +50,16 @@ export interface BenchCase {
   readonly coarse: CoarseMode | null;
   readonly fineGate: boolean | null;
   readonly seed: number;
+}
+
+/**
+ * The backend that serves a case on a device.
+ *
+ * @throws VsaError ERR_BACKEND where the one it forces does not.
+ */
+export function backendOf({ op, backend, dtype, D }: BenchCase, device: Device): Backend {
+  const facts = dtype === 'int32' ? undefined : { dtype, D, scale: 1 / Math.sqrt(D) };
+  return chooseBackend(device, backend, OPERATION_OF[op], facts);
 }
 
 /** The directions that an operation has. Indices have no gradient. */

@@ -9,10 +9,11 @@ import { toTypedArray } from '../files/host-array.js';
 /**
  * `random`: K tiles, every choice equally likely. `local`: for row i and column j of n the K best of
  * -8 |i - j| / n + 3 U(i, j) + 3 U(j), with uniform U, so that neighbouring rows share about half, and some tiles are
- * everybody's. `tight`: the same with 1 U(i, j), about 80 %. `dense`: all. `file`: captured ones. `selected`: by the
- * operation itself, from its inputs.
+ * everybody's. `tight`: the same with 1 U(i, j), about 80 %. `hub`: as local, but every 20th tile, from one that is drawn
+ * for each head, is in all lists. `dense`: all. `file`: captured ones. `selected`: by the operation itself, from its
+ * inputs.
  */
-export const LISTS_KINDS = ['random', 'local', 'tight', 'dense', 'file', 'selected'] as const;
+export const LISTS_KINDS = ['random', 'local', 'tight', 'hub', 'dense', 'file', 'selected'] as const;
 export type ListsKind = (typeof LISTS_KINDS)[number];
 
 /** CSR on the host; row (b * H + h) * Nq + i. */
@@ -32,8 +33,10 @@ export function uniform(seed: number): () => number {
   };
 }
 
-/** Weights of the score of a tile: distance, a draw for each pair, a draw for each column. */
-const WEIGHTS = { random: [0, 1, 0], local: [-8, 3, 3], tight: [-8, 1, 3] } as const;
+/** Weights of the score of a tile: distance, a draw for each pair, a draw for each column, being one that all take. */
+const WEIGHTS = { random: [0, 1, 0, 0], local: [-8, 3, 3, 0], tight: [-8, 1, 3, 0], hub: [-8, 3, 3, 100] } as const;
+/** One tile in so many is a hub. */
+const HUBS = 20;
 
 /** K video tiles a row, beside all prefix tiles; prefix rows have every tile. */
 export function makeLists(
@@ -43,7 +46,7 @@ export function makeLists(
   const { tileCount: n, prefixTileCount: prefix, totalTileCount: all } = grid;
   const offsets = new Int32Array(B * H * all + 1);
   const indices = new Int32Array(B * H * (prefix * all + n * (prefix + K)));
-  const [distance, pair, column] = WEIGHTS[kind];
+  const [distance, pair, column, hub] = WEIGHTS[kind];
   const next = uniform(seed);
   const columns = new Float64Array(n);
   const scores = new Float64Array(n);
@@ -52,6 +55,7 @@ export function makeLists(
   let at = 0;
   for (let head = 0; head < B * H; head++) {
     if (column !== 0) for (let j = 0; j < n; j++) columns[j] = column * next();
+    if (hub !== 0) for (let j = Math.floor(HUBS * next()); j < n; j += HUBS) columns[j]! += hub;
     for (let i = 0; i < prefix; i++) {
       for (let j = 0; j < all; j++) indices[at++] = j;
       offsets[++row] = at;

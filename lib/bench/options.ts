@@ -8,6 +8,7 @@ import { topK } from '../attention/schedules.js';
 import { type Device, device as deviceOf, type DeviceString } from '../device/device.js';
 import { type ErrorCode, VsaRangeError, VsaTypeError } from '../errors.js';
 import {
+  backendOf,
   type BenchCase,
   type BenchDType,
   type Cache,
@@ -96,6 +97,7 @@ export function parseBenchOptions(options: BenchOptions): BenchSettings {
   if (measured.length === 0) {
     throw range('ERR_ARGUMENT', 'direction', `'${directions.join(',')}'`, 'forward: a selection has no gradient');
   }
+  for (const each of measured) backendOf(each, device);
   const graphs = choices('graph', options.graph ?? (device.type === 'cuda' ? 'off,on' : 'off'), ['off', 'on']);
   return {
     device,

@@ -35,8 +35,13 @@ const SHAPES: readonly Preset[] = [
     ...preset('fine-40k', '24x32x52', 12, 128, 62, 'fine stage on every kind of lists', ['fine']),
     lists: ['random', 'local', 'tight'],
   },
+  preset('fine-16k-d64', '16x32x32', 64, 64, 32, 'fine stage, small heads', ['fine']),
   {
     ...preset('dense-32k', '32x32x32', 12, 128, 'all', 'all tiles: against dense kernels', ['fine', 'dense']),
+    lists: ['dense'],
+  },
+  {
+    ...preset('dense-16k-d64', '16x32x32', 12, 64, 'all', 'all tiles, small heads', ['fine', 'dense']),
     lists: ['dense'],
   },
 ];

@@ -1,12 +1,11 @@
 /** The row: everything that was measured about one call, flat. */
 
-import { chooseBackend } from '../attention/backends.js';
 import { native } from '../binding.js';
 import { cpuThreads, cudaStatus, type Device } from '../device/device.js';
 import { readFileSync } from 'node:fs';
 import { version } from '../version.js';
 import { boundOfSteps } from './bounds.js';
-import type { BenchCase, Cache, Direction } from './cases.js';
+import { backendOf, type BenchCase, type Cache, type Direction } from './cases.js';
 import type { ListsSummary } from './lists.js';
 import type { Machine } from '../device/machine.js';
 import { median, quantile, type Timing } from './timing.js';
@@ -129,7 +128,7 @@ export interface Variant {
 export function emptyRow(one: BenchCase, variant: Variant, device: Device, around: Surroundings): BenchRow {
   const { op, backend, B, H, Hkv, grid, D, dtype, K, sparsity, lists, seed, order, coarse, fineGate } = one;
   return {
-    ...{ op, direction: variant.direction, backend: chooseBackend(device, backend), B, H, Hkv },
+    ...{ op, direction: variant.direction, backend: backendOf(one, device), B, H, Hkv },
     ...{ grid: grid.tokens.join('x'), tokens: grid.length, slots: grid.slots, D, dtype },
     ...{ tiles: grid.totalTileCount, tile: grid.tile.join('x'), K, sparsity, lists, data: 'randn', seed },
     ...{ overlap: null, order, prefix: grid.prefix, coarse, fineGate, cache: variant.cache, graph: variant.graph },

@@ -86,7 +86,7 @@ export async function checkBlockSparse(c: BlockSparseCase, context: CaseContext)
   );
   const results = tidy(() => {
     const { output, saved } = blockSparseAttention.forward({
-      ...{ q: inputs.q.tensor, k: inputs.k.tensor, v: inputs.v.tensor },
+      ...{ q: inputs.q.tensor, k: inputs.k.tensor, v: inputs.v.tensor, backend: context.backend },
       ...{ lists: tileLists, grid: new TileGrid(grid), keyGrid: new TileGrid(keyGrid), order },
       ...(c.scale !== undefined && { scale: c.scale }),
     });
@@ -102,7 +102,7 @@ export async function checkDense(c: AttentionCase, context: CaseContext): Promis
   const inputs = await attentionTensors(c, context);
   const results = tidy(() => {
     const { output, saved } = denseAttention.forward({
-      ...{ q: inputs.q.tensor, k: inputs.k.tensor, v: inputs.v.tensor, order },
+      ...{ q: inputs.q.tensor, k: inputs.k.tensor, v: inputs.v.tensor, order, backend: context.backend },
       ...(order === 'tiled' && { grid: new TileGrid(grid), keyGrid: new TileGrid(keyGrid) }),
       ...(c.scale !== undefined && { scale: c.scale }),
     });

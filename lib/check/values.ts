@@ -19,6 +19,9 @@ interface Disposable {
   dispose(): void;
 }
 
+/** 'cuda': the portable kernels, also where Hopper's own would serve. */
+export type CheckBackend = 'auto' | 'cpu' | 'cuda';
+
 /** Where one case runs: its device, its random numbers, and what it must give back at its end. */
 export class CaseContext {
   readonly #owned: Disposable[] = [];
@@ -27,6 +30,8 @@ export class CaseContext {
   constructor(
     readonly device: Device,
     seed: number | bigint,
+    /** What fine attention is asked to run on. */
+    readonly backend: CheckBackend = 'auto',
   ) {
     this.#seed = BigInt(seed);
   }

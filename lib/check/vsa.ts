@@ -132,6 +132,7 @@ function run(c: VsaCase, context: CaseContext, inputs: AttentionTensors, gates: 
   return tidy(() => {
     const forward = videoSparseAttention.forward({
       ...{ q: inputs.q.tensor, k: inputs.k.tensor, v: inputs.v.tensor, grid: new TileGrid(grid), order },
+      backend: context.backend,
       ...(keyGrid !== undefined && { keyGrid: new TileGrid(keyGrid) }),
       ...('lists' in c.choice ? { lists: TileLists.from(lists, dims, { device: context.device }) } : c.choice),
       ...(c.coarse === 'add' && { coarse: 'add' as const }),

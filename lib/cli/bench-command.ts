@@ -26,7 +26,7 @@ export function addBench(program: Command): void {
       new Option('--dtype <names>', 'bfloat16, float16, float32 (default: bfloat16)'),
       new Option('--top-k <n>', 'K, key tiles kept for every query tile'),
       new Option('--sparsity <x>', 'instead of K: share of key tiles left out, 0 to 1'),
-      new Option('--lists <kinds>', 'of the fine stage: random, local, tight, dense, file'),
+      new Option('--lists <kinds>', 'of the fine stage: random, local, tight, hub, dense, file'),
       new Option('--lists-file <file.npy>', 'captured lists [.., N, K] (-1: no more), or a mask [.., N, N]'),
       new Option('--order <names>', 'how tokens lie: grid, tiled (default: grid)'),
       new Option('--coarse <modes>', 'of vsa: skip, add, gate (default: gate)'),

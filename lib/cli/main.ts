@@ -43,6 +43,9 @@ function build(): Command {
       deviceOption(),
       new Option('--seed <n>', 'seed of the inputs').argParser(wholeNumber).default(1),
       new Option('--only <operation...>', 'only these operations'),
+      new Option('--backend <name>', "of fine attention; 'cuda': the portable kernels where Hopper's own would serve")
+        .choices(['auto', 'cpu', 'cuda'])
+        .default('auto'),
       new Option('--all', 'every row, instead of the worst of each tensor and all that failed'),
     ],
     '  vsa check --device cpu\n  vsa check --only coarseAttention tileSelection --json',

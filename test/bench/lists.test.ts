@@ -34,22 +34,34 @@ describe('lists that are made', () => {
     }
   });
 
-  test.each(['random', 'local', 'tight'] as const)('%s: K ascending tiles a row, the same for a seed', (kind) => {
-    const small = new TileGrid({ tokens: '5x9x10' });
-    for (const K of [1, 2, small.tileCount]) {
-      const lists = makeLists(kind, { B: 2, H: 3, grid: small, K, seed: 5 });
-      const rows = rowsOf(lists);
-      expect(rows).toHaveLength(6 * small.tileCount);
-      for (const row of rows) {
-        expect(row).toHaveLength(K);
-        expect(row).toEqual([...new Set(row)].sort((a, b) => a - b));
-        expect(row.at(-1)).toBeLessThan(small.tileCount);
-      }
-      expect(makeLists(kind, { B: 2, H: 3, grid: small, K, seed: 5 })).toEqual(lists);
+  test('hubs: one tile in twenty is in every list of a head', () => {
+    const lists = rowsOf(makeLists('hub', shape));
+    for (const head of [lists.slice(0, 624), lists.slice(624)]) {
+      const everywhere = head[0]!.filter((tile) => head.every((row) => row.includes(tile)));
+      expect(everywhere.length).toBeGreaterThanOrEqual(31);
+      expect(everywhere.length).toBeLessThan(36);
     }
-    const other = makeLists(kind, { B: 2, H: 3, grid: small, K: 2, seed: 6 });
-    expect(other).not.toEqual(makeLists(kind, { B: 2, H: 3, grid: small, K: 2, seed: 5 }));
   });
+
+  test.each(['random', 'local', 'tight', 'hub'] as const)(
+    '%s: K ascending tiles a row, the same for a seed',
+    (kind) => {
+      const small = new TileGrid({ tokens: '5x9x10' });
+      for (const K of [1, 2, small.tileCount]) {
+        const lists = makeLists(kind, { B: 2, H: 3, grid: small, K, seed: 5 });
+        const rows = rowsOf(lists);
+        expect(rows).toHaveLength(6 * small.tileCount);
+        for (const row of rows) {
+          expect(row).toHaveLength(K);
+          expect(row).toEqual([...new Set(row)].sort((a, b) => a - b));
+          expect(row.at(-1)).toBeLessThan(small.tileCount);
+        }
+        expect(makeLists(kind, { B: 2, H: 3, grid: small, K, seed: 5 })).toEqual(lists);
+      }
+      const other = makeLists(kind, { B: 2, H: 3, grid: small, K: 2, seed: 6 });
+      expect(other).not.toEqual(makeLists(kind, { B: 2, H: 3, grid: small, K: 2, seed: 5 }));
+    },
+  );
 
   test('a prefix: its keys in every list, its queries with every key', () => {
     const small = new TileGrid({ tokens: '4x8x8', prefix: 100 }); // 2 + 4 tiles

@@ -41,7 +41,7 @@ test.each([
   const worst = { coordinates: [0, 3], got: 1, want: 2 };
   const report = new CheckReport('cpu', 'a processor', 1, 0.1, [{ ...row, worst }]);
   jest.mocked(runCheck).mockResolvedValue(report);
-  expect(await runCheckCommand({ device: 'cpu', seed: 1, json: false })).toBe(code);
+  expect(await runCheckCommand({ device: 'cpu', seed: 1, backend: 'auto', json: false })).toBe(code);
   expect(stdout).toContain(ok ? '1 passed, 0 failed' : '0 passed, 1 failed');
   expect(stdout).toContain('[0, 3] got 1, want 2');
 });

@@ -1,7 +1,7 @@
 /** What the suites for a GPU share: the GPU, and their names where there is none. */
 
 import { join } from 'node:path';
-import { cudaProblem, type Device, device } from '../../lib/device/device.js';
+import { cudaProblem, cudaStatus, type Device, device } from '../../lib/device/device.js';
 import type { Tensor } from '../../lib/tensor/tensor.js';
 import { type NodeOptions, ROOT, runProgram } from '../binding/node.js';
 import { here } from '../under-test.js';
@@ -25,6 +25,13 @@ function skip(name: string, why: string, body: () => void): void {
 export function describeGpu(name: string, body: () => void): void {
   if (PROBLEM === '') describe(name, body);
   else skip(name, `needs a GPU: ${PROBLEM}`, body);
+}
+
+/** A suite that needs a Hopper GPU. */
+export function describeHopper(name: string, body: () => void): void {
+  const capability = cudaStatus().devices.find(({ index }) => index === gpu.index)?.computeCapability;
+  if (PROBLEM !== '' || capability === '9.0') describeGpu(name, body);
+  else skip(name, `needs a GPU of compute capability 9.0, this has ${String(capability)}`, body);
 }
 
 /**

@@ -1,0 +1,207 @@
+#pragma once
+
+#include "cuda/sm90/fine_backward_stream.cuh"
+#include "cuda/sm90/fine_backward_tile.cuh"
+#include "cuda/sm90/ptx/dependent_launch.h"
+#include "cuda/sm90/ptx/registers.h"
+
+namespace vsa::cuda::sm90::fine_backward {
+
+template <int D, int kSlots, bool kResident>
+struct TeamShared {
+  Ring<D, kSlots> ring;
+  Resident<D> resident[kResident ? 1 : 0];
+};
+template <int D, int kSlots, bool kResident>
+struct DkdvShared {
+  TeamShared<D, kSlots, kResident> team[kTeams];
+};
+
+// dK and dV of a key tile by one warpgroup, all four products:
+//   S^T = K Q^T, P^T = exp2(S^T scale_log2 - lse), dP^T = V dO^T, dS^T = P^T (dP^T - delta),
+//   dV += P^T dO, dK += dS^T Q.
+// Two teams share an SM, each with items of its own, so that one multiplies while the other takes exponentials, begins
+// an item or ends one. kResident: K and V stay in shared memory, for want of registers (D = 128), and a tile is
+// finished before the next one begins. Else they are A operands in registers, and a tile's last two products are issued
+// behind the next tile's first two.
+template <typename T, int D, int kSlots, bool kResident>
+__global__ void __launch_bounds__((kTeams + 1) * kWarpgroup, 1)
+    fine_backward_dkdv(const __grid_constant__ Maps maps, const __grid_constant__ Args p) {
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)  // other architectures of the build get an empty kernel
+  using Shared = DkdvShared<D, kSlots, kResident>;
+  using Feed = Stream<D, 1, false, kResident>;
+  extern __shared__ __align__(1024) unsigned char memory[];
+  const int warpgroup = __shfl_sync(~0u, threadIdx.x / kWarpgroup, 0);
+  Shared& all = *reinterpret_cast<Shared*>(memory);
+  ptx::dependent_launch();  // dQ needs nothing of this kernel: its blocks may come as these leave
+
+  if (threadIdx.x == 0) {
+    for (auto& team : all.team) team.ring.init(4);
+    ::cuda::ptx::fence_mbarrier_init(::cuda::ptx::sem_release, ::cuda::ptx::scope_cluster);
+  }
+  __syncthreads();
+
+  if (warpgroup == 0) {
+    ptx::registers_decrease<40>();
+    if (threadIdx.x < 32 * kTeams) {
+      auto& team = all.team[threadIdx.x / 32];
+      produce<Feed>(team.ring, team.resident, maps, p);
+    }
+    return;
+  }
+  ptx::registers_increase<232>();
+  auto& shared = all.team[warpgroup - 1];
+  Reader<D, kSlots> reader(shared.ring, 0);
+  const int lane = threadIdx.x % 32;
+  uint32_t resident_parity = 0;
+
+  while (true) {
+    uint32_t k[kResident ? 4 : D / 4], v[kResident ? 4 : D / 4];
+    const int stationary = reader.next();
+    const int steps = reader.steps(stationary);
+    if (steps == kStop) break;
+    reader.keep(stationary);
+    uint32_t own[2];  // shared memory of K and V
+    if constexpr (kResident) {
+      ptx::mbarrier_wait(&shared.ring.resident_full, resident_parity);
+      resident_parity ^= 1;
+#pragma unroll
+      for (int i = 0; i < 2; ++i) own[i] = ptx::shared_address(shared.resident[0].tiles[i]);
+    } else {
+      load_fragments<D>(k, reader.tile(stationary, 0));
+      load_fragments<D>(v, reader.tile(stationary, 1));
+    }
+    reader.release(stationary);
+
+    float dk[D / 2], dv[D / 2], s[32], dp[32];
+    uint32_t probabilities[16], ds[16];
+#pragma unroll
+    for (int i = 0; i < D / 2; ++i) dk[i] = dv[i] = 0.0f;
+
+    const auto multiply_s = [&](int slot) {
+      if constexpr (kResident) {
+        multiply<T, D>(s, own[0], reader.tile(slot, 0));
+      } else {
+        multiply<T, D>(s, k, reader.tile(slot, 0));
+      }
+    };
+    const auto multiply_dp = [&](int slot) {
+      if constexpr (kResident) {
+        multiply<T, D>(dp, own[1], reader.tile(slot, 1));
+      } else {
+        multiply<T, D>(dp, v, reader.tile(slot, 1));
+      }
+    };
+    const auto of_query = [&](int slot, int which, int i) {
+      return *reinterpret_cast<const float2*>(shared.ring.statistics[slot][which] + lane % 4 * 2 + i * 8);
+    };
+    const auto make_p = [&](int slot) {
+#pragma unroll
+      for (int i = 0; i < 8; ++i) {
+        const float2 lse = of_query(slot, 0, i);
+        s[4 * i] = ptx::exp2(s[4 * i] * p.scale_log2 - lse.x);
+        s[4 * i + 1] = ptx::exp2(s[4 * i + 1] * p.scale_log2 - lse.y);
+        s[4 * i + 2] = ptx::exp2(s[4 * i + 2] * p.scale_log2 - lse.x);
+        s[4 * i + 3] = ptx::exp2(s[4 * i + 3] * p.scale_log2 - lse.y);
+      }
+    };
+    const auto make_ds = [&](int slot) {
+#pragma unroll
+      for (int i = 0; i < 8; ++i) {
+        const float2 delta = of_query(slot, 1, i);
+        dp[4 * i] = s[4 * i] * (dp[4 * i] - delta.x);
+        dp[4 * i + 1] = s[4 * i + 1] * (dp[4 * i + 1] - delta.y);
+        dp[4 * i + 2] = s[4 * i + 2] * (dp[4 * i + 2] - delta.x);
+        dp[4 * i + 3] = s[4 * i + 3] * (dp[4 * i + 3] - delta.y);
+      }
+    };
+
+    if constexpr (!kResident) {
+      if (steps > 0) {
+        int slot = reader.next();
+        ptx::touch(s), ptx::touch(dp), ptx::touch(k), ptx::touch(v);
+        ptx::wgmma_fence();
+        multiply_s(slot);
+        multiply_dp(slot);
+        ptx::wgmma_commit();
+        ptx::wgmma_wait<0>();
+        ptx::touch(s), ptx::touch(dp);
+        make_p(slot);
+        make_ds(slot);
+        pack_sums<T>(probabilities, s);
+        pack_sums<T>(ds, dp);
+#pragma unroll 1
+        for (int step = 1; step < steps; ++step) {
+          const int following = reader.next();
+          ptx::touch(s), ptx::touch(dp), ptx::touch(probabilities), ptx::touch(ds), ptx::touch(dv), ptx::touch(dk);
+          ptx::wgmma_fence();
+          multiply_s(following);
+          ptx::wgmma_commit();
+          multiply_dp(following);
+          ptx::wgmma_commit();
+          accumulate<T, D>(dv, probabilities, reader.tile(slot, 1));
+          accumulate<T, D>(dk, ds, reader.tile(slot, 0));
+          ptx::wgmma_commit();
+          ptx::wgmma_wait<2>();
+          ptx::touch(s);
+          make_p(following);
+          ptx::wgmma_wait<1>();
+          ptx::touch(dp);
+          make_ds(following);
+          ptx::wgmma_wait<0>();
+          ptx::touch(dv), ptx::touch(dk), ptx::touch(probabilities), ptx::touch(ds);
+          reader.release(slot);
+          pack_sums<T>(probabilities, s);
+          pack_sums<T>(ds, dp);
+          slot = following;
+        }
+        ptx::touch(probabilities), ptx::touch(ds), ptx::touch(dv), ptx::touch(dk);
+        ptx::wgmma_fence();
+        accumulate<T, D>(dv, probabilities, reader.tile(slot, 1));
+        accumulate<T, D>(dk, ds, reader.tile(slot, 0));
+        ptx::wgmma_commit();
+        ptx::wgmma_wait<0>();
+        ptx::touch(dv), ptx::touch(dk), ptx::touch(probabilities), ptx::touch(ds);
+        reader.release(slot);
+      }
+    } else {
+#pragma unroll 1
+      for (int step = 0; step < steps; ++step) {
+        const int slot = reader.next();
+        ptx::touch(s), ptx::touch(dp);
+        ptx::wgmma_fence();
+        multiply_s(slot);
+        ptx::wgmma_commit();
+        multiply_dp(slot);
+        ptx::wgmma_commit();
+        ptx::wgmma_wait<1>();
+        ptx::touch(s);
+        make_p(slot);
+        ptx::wgmma_wait<0>();
+        ptx::touch(dp);
+        make_ds(slot);
+        pack_sums<T>(probabilities, s);
+        pack_sums<T>(ds, dp);
+        ptx::touch(probabilities), ptx::touch(ds), ptx::touch(dv), ptx::touch(dk);
+        ptx::wgmma_fence();
+        accumulate<T, D>(dv, probabilities, reader.tile(slot, 1));
+        accumulate<T, D>(dk, ds, reader.tile(slot, 0));
+        ptx::wgmma_commit();
+        ptx::wgmma_wait<0>();
+        ptx::touch(dv), ptx::touch(dk), ptx::touch(probabilities), ptx::touch(ds);
+        reader.release(slot);
+      }
+    }
+    if constexpr (kResident) {  // K and V may be overwritten
+      __syncwarp();
+      if (lane == 0) ptx::mbarrier_arrive(&shared.ring.resident_empty);
+    }
+
+    const auto [tile, head, b, part] = reader.kept();
+    store_key_gradient<T, D>(dk, 0, p, b, head, tile, part);
+    store_key_gradient<T, D>(dv, 1, p, b, head, tile, part);
+  }
+#endif
+}
+
+}  // namespace vsa::cuda::sm90::fine_backward

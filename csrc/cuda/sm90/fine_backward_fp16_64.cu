@@ -1,0 +1,7 @@
+#include "cuda/sm90/fine_backward_launch.cuh"
+
+namespace vsa::cuda::sm90::fine_backward {
+
+template void launch_kernels<__half, 64>(const Args&, const Maps&, const Maps&, const Launch&);
+
+}  // namespace vsa::cuda::sm90::fine_backward

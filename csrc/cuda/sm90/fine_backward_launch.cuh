@@ -1,0 +1,70 @@
+#pragma once
+
+#include "cuda/check.h"
+#include "cuda/sm90/fine_backward_dkdv.cuh"
+#include "cuda/sm90/fine_backward_dq.cuh"
+#include "cuda/sm90/fine_backward_prepare.cuh"
+
+namespace vsa::cuda::sm90::fine_backward {
+
+// A persistent pass. `early`: its blocks may come as those of the kernel before leave (programmatic dependent launch).
+template <typename Shared>
+void launch_pass(void (*kernel)(Maps, Args), const char* name, int warpgroups, const Maps& maps, const Args& args,
+                 bool early, const Launch& launch) {
+  constexpr int kShared = sizeof(Shared);
+  static_assert(kShared <= 232448, "a block of compute capability 9.0 may have 227 KB of shared memory");
+  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kShared), name);
+  cudaLaunchConfig_t config = {};
+  config.gridDim = dim3(static_cast<unsigned>(launch.sm_count)), config.blockDim = dim3(warpgroups * kWarpgroup);
+  config.dynamicSmemBytes = kShared, config.stream = launch.stream;
+  cudaLaunchAttribute attribute = {};
+  attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  attribute.val.programmaticStreamSerializationAllowed = 1;
+  config.attrs = &attribute, config.numAttrs = early ? 1 : 0;
+  check(cudaLaunchKernelEx(&config, kernel, maps, args), name);
+}
+
+template <typename T, int D>
+void launch_prepare(const Args& args, const Launch& launch) {
+  const auto blocks_for = [](int64_t count, int64_t each) { return static_cast<int32_t>((count + each - 1) / each); };
+  const int64_t heads = int64_t{args.B} * args.H;
+  PrepareBlocks blocks = {};
+  if (args.dq_plan.merged != nullptr) blocks.merge = blocks_for(heads * args.dq_plan.groups, kPrepareThreads / 32);
+  blocks.rows = blocks_for(heads * args.q_layout.tiles * kTileVolume, kRowsPerBlock<D>);
+  const unsigned all = 2u + static_cast<unsigned>(blocks.merge) + static_cast<unsigned>(blocks.rows);
+  fine_backward_prepare<T, D><<<all, kPrepareThreads, 0, launch.stream>>>(args, blocks);
+  check_launch("fine_backward_prepare");
+}
+
+template <typename T, int D>
+void launch_dkdv(const Maps& maps, const Args& args, const Launch& launch) {
+  constexpr bool kResident = D == 128;
+  constexpr int kSlots = D == 128 ? 2 : 6;
+  launch_pass<DkdvShared<D, kSlots, kResident>>(fine_backward_dkdv<T, D, kSlots, kResident>, "fine_backward_dkdv",
+                                                kTeams + 1, maps, args, false, launch);
+}
+
+template <typename T, int D>
+void launch_dq(const Maps& maps, const Args& args, bool early, const Launch& launch) {
+  constexpr int kSlots = D == 128 ? 6 : 12;
+  launch_pass<DqShared<D, kSlots>>(fine_backward_dq<T, D, kSlots>, "fine_backward_dq", kQueryTiles + 1, maps, args,
+                                   early, launch);
+}
+
+template <typename T, int D>
+void launch_combine(const Args& args, const Launch& launch) {
+  if (args.dkdv.max_parts == 0) return;
+  const auto splits = static_cast<unsigned>(args.dkdv.max_parts / 2);  // of two parts at least
+  fine_backward_combine<T, D><<<dim3(splits, 2), kWarpgroup, 0, launch.stream>>>(args);
+  check_launch("fine_backward_combine");
+}
+
+template <typename T, int D>
+void launch_kernels(const Args& args, const Maps& dkdv, const Maps& dq, const Launch& launch) {
+  launch_prepare<T, D>(args, launch);
+  launch_dkdv<T, D>(dkdv, args, launch);
+  launch_dq<T, D>(dq, args, true, launch);  // it needs nothing of dK and dV
+  launch_combine<T, D>(args, launch);
+}
+
+}  // namespace vsa::cuda::sm90::fine_backward

@@ -1,0 +1,55 @@
+#pragma once
+
+#include <algorithm>
+
+#include "cuda/check.h"
+#include "cuda/launch.h"
+#include "cuda/sm90/fine_forward_pairs.cuh"
+#include "cuda/sm90/fine_forward_prepare.h"
+#include "cuda/sm90/fine_forward_triples.cuh"
+
+namespace vsa::cuda::sm90 {
+
+// What a block may have on sm_90: 227 KB.
+inline constexpr int kMostSharedMemory = 232448;
+
+// A block an SM, as long as there is work for all.
+template <typename Kernel>
+void launch_persistent(Kernel kernel, int threads, int shared, const FineForwardArgs& args, const Launch& on) {
+  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared), "cudaFuncSetAttribute");
+  const int blocks = std::min(on.sm_count, args.groups * args.parts);
+  kernel<<<static_cast<unsigned>(blocks), static_cast<unsigned>(threads), static_cast<size_t>(shared), on.stream>>>(
+      args);
+  check_launch("fine_forward");
+}
+
+template <typename T, typename C>
+void launch_pairs(const FineForwardArgs& args, const Launch& on) {
+  static_assert(sizeof(PairsShared<C>) <= kMostSharedMemory, "the rings must fit");
+  launch_persistent(fine_forward_pairs<T, C>, C::kThreads, sizeof(PairsShared<C>), args, on);
+}
+
+template <typename T, typename C>
+void launch_triples(const FineForwardArgs& args, const Launch& on) {
+  static_assert(sizeof(TriplesShared<C>) <= kMostSharedMemory, "the ring must fit");
+  launch_persistent(fine_forward_triples<T, C>, C::kThreads, sizeof(TriplesShared<C>), args, on);
+}
+
+// NOTES.md has the measurements behind these configurations.
+template <typename T, bool kFromGrid>
+void launch_fine_forward_typed(const FineForward& f, const Launch& on) {
+  using Pairs64 = PairsConfig<64, 2, 3, kFromGrid, 112, 32>;
+  using Pairs128 = PairsConfig<128, 1, 3, kFromGrid, 232, 40>;
+  using Triples128 = TriplesConfig<128, 5, 6, kFromGrid, 160, 32>;
+  const Grouping grouping = grouping_of(f, on.sm_count);
+  const FineForwardArgs args = prepare_fine_forward(f, grouping, on);
+  if (f.D == 64) {
+    launch_pairs<T, Pairs64>(args, on);
+  } else if (grouping.members == 2) {
+    launch_pairs<T, Pairs128>(args, on);
+  } else {
+    launch_triples<T, Triples128>(args, on);
+  }
+}
+
+}  // namespace vsa::cuda::sm90

@@ -1,0 +1,127 @@
+#include <cudaTypedefs.h>
+#include <cuda_runtime_api.h>
+
+#include <algorithm>
+#include <string>
+
+#include "core/error.h"
+#include "cuda/check.h"
+#include "cuda/sm90/tensor_map.h"
+
+namespace vsa::cuda::sm90 {
+namespace {
+
+// From the driver at hand, so that nothing links against libcuda.
+PFN_cuTensorMapEncodeTiled_v12000 encoder() {
+  static const auto function = [] {
+    void* found = nullptr;
+    cudaDriverEntryPointQueryResult result;
+    check(cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &found, 12000, cudaEnableDefault, &result),
+          "cudaGetDriverEntryPointByVersion");
+    VSA_CHECK(result == cudaDriverEntryPointSuccess && found != nullptr, "the driver must make tensor maps");
+    return reinterpret_cast<PFN_cuTensorMapEncodeTiled_v12000>(found);
+  }();
+  return function;
+}
+
+// `sizes` has kRank values, the fastest dim first, `strides` (bytes) and `box` go with it; strides[0] is of dim 1.
+template <int kRank>
+CUtensorMap make_map(DType dtype, const void* tensor, const cuuint64_t (&sizes)[kRank],
+                     const cuuint64_t (&strides)[kRank - 1], const cuuint32_t (&box)[kRank]) {
+  cuuint32_t steps[kRank];
+  for (auto& step : steps) step = 1;
+  CUtensorMap map;
+  const CUresult result =
+      encoder()(&map, dtype == DType::bfloat16 ? CU_TENSOR_MAP_DATA_TYPE_BFLOAT16 : CU_TENSOR_MAP_DATA_TYPE_FLOAT16,
+                kRank, const_cast<void*>(tensor), sizes, strides, box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE,
+                CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+  VSA_CHECK(result == CUDA_SUCCESS, "a tensor map was refused, CUresult " + std::to_string(result));
+  return map;
+}
+
+cuuint64_t size(int64_t x) {
+  return static_cast<cuuint64_t>(x);
+}
+
+}  // namespace
+
+CUtensorMap tile_map(DType dtype, const void* tensor, int64_t rows, int64_t heads, int64_t D) {
+  const cuuint32_t panels = static_cast<cuuint32_t>(D / 64);
+  return make_map<3>(dtype, tensor, {64, size(rows), size(heads * D / 64)}, {size(heads * D * size_of(dtype)), 128},
+                     {64, 64, panels});
+}
+
+GridBoxes grid_boxes(DType dtype, const void* tensor, const TileGrid& grid, int64_t B, int64_t heads, int64_t D) {
+  GridBoxes boxes{};
+  const TileLayout layout(grid, Order::grid);
+  boxes.prefix_tiles = layout.prefix_tiles, boxes.Nx = layout.Nx, boxes.Ny = layout.Ny;
+  boxes.log_t = layout.log_t, boxes.log_y = layout.log_y, boxes.log_x = layout.log_x;
+  boxes.by_x = FastDivision(std::max(layout.Nx, 1)), boxes.by_y = FastDivision(std::max(layout.Ny, 1));
+  const int64_t row = heads * D * size_of(dtype), rows = grid.length();
+  const int64_t T = grid.tokens[0], Y = grid.tokens[1], X = grid.tokens[2];
+  if (grid.video_tiles() > 0) {
+    const auto box = [&](int dim) { return static_cast<cuuint32_t>(grid.tile[dim]); };
+    boxes.video =
+        make_map<5>(dtype, static_cast<const uint8_t*>(tensor) + grid.prefix * row,
+                    {size(heads * D), size(X), size(Y), size(T), size(B)},
+                    {size(row), size(X * row), size(Y * X * row), size(rows * row)}, {64, box(2), box(1), box(0), 1});
+  }
+  if (grid.prefix > 0) {
+    boxes.prefix = make_map<3>(dtype, tensor, {size(heads * D), size(grid.prefix), size(B)},
+                               {size(row), size(rows * row)}, {64, 64, 1});
+  }
+  return boxes;
+}
+
+namespace {
+
+// Tokens of a tile along (t, y, x) and the box that they are in, for a map of tiled order.
+struct ClassBox {
+  int64_t tokens[3];
+  int32_t box[3];
+};
+
+ClassBox class_box(const TileGrid& grid, int tile_class) {
+  if (tile_class == 0) return {{1, 1, kTileVolume}, {1, 1, kTileVolume}};
+  if (tile_class == 8) return {{1, 1, grid.prefix % kTileVolume}, {1, 1, kTileVolume}};
+  ClassBox of;
+  for (int dim = 0; dim < 3; ++dim) {
+    const bool cut = (tile_class >> dim & 1) != 0;
+    of.box[dim] = grid.tile[dim], of.tokens[dim] = cut ? grid.tokens[dim] % grid.tile[dim] : grid.tile[dim];
+  }
+  return of;
+}
+
+}  // namespace
+
+bool has_slot_boxes(const TileGrid& grid, Order order, int map) {
+  if (order == Order::grid) return map == 0 ? grid.video_tiles() > 0 : grid.prefix > 0;
+  const ClassBox of = class_box(grid, map);
+  return grid.total_tiles() > 0 && of.tokens[0] * of.tokens[1] * of.tokens[2] > 0;
+}
+
+CUtensorMap slot_boxes(DType dtype, const void* tensor, const TileGrid& grid, Order order, int map, int64_t B,
+                       int64_t heads, int64_t D) {
+  const int64_t row = heads * D * size_of(dtype), rows = grid.rows(order);
+  const auto dim = [](int32_t x) { return static_cast<cuuint32_t>(x); };
+  if (order == Order::grid && map == 1) {
+    return make_map<5>(dtype, tensor, {size(heads * D), size(grid.prefix), 1, 1, size(B)},
+                       {size(row), size(rows * row), size(rows * row), size(rows * row)}, {64, 64, 1, 1, 1});
+  }
+  if (order == Order::grid) {
+    const int64_t T = grid.tokens[0], Y = grid.tokens[1], X = grid.tokens[2];
+    return make_map<5>(dtype, static_cast<const uint8_t*>(tensor) + grid.prefix * row,
+                       {size(heads * D), size(X), size(Y), size(T), size(B)},
+                       {size(row), size(X * row), size(Y * X * row), size(rows * row)},
+                       {64, dim(grid.tile[2]), dim(grid.tile[1]), dim(grid.tile[0]), 1});
+  }
+  const ClassBox of = class_box(grid, map);
+  const int64_t along_y = of.box[2] * row, along_t = of.box[1] * along_y;
+  return make_map<5>(
+      dtype, tensor,
+      {size(heads * D), size(of.tokens[2]), size(of.tokens[1]), size(of.tokens[0]), size(B * grid.total_tiles())},
+      {size(row), size(along_y), size(along_t), size(kTileVolume * row)},
+      {64, dim(of.box[2]), dim(of.box[1]), dim(of.box[0]), 1});
+}
+
+}  // namespace vsa::cuda::sm90
