@@ -11,23 +11,6 @@ constexpr int kThreads = 64;
 constexpr int kForwardSlots = 4;   // of up to three loads each
 constexpr int kBackwardSlots = 4;  // of up to four
 
-template <typename T, int V>
-__device__ __forceinline__ Vector<float, V> to_float(const Bits<T, V>& bits) {
-  const auto x = bit_cast<Vector<T, V>>(bits);
-  Vector<float, V> y;
-#pragma unroll
-  for (int c = 0; c < V; ++c) y.element[c] = static_cast<float>(x.element[c]);
-  return y;
-}
-
-template <typename T, int V>
-__device__ __forceinline__ Bits<T, V> rounded(const Vector<float, V>& x) {
-  Vector<T, V> y;
-#pragma unroll
-  for (int c = 0; c < V; ++c) y.element[c] = static_cast<T>(x.element[c]);
-  return bit_cast<Bits<T, V>>(y);
-}
-
 template <int V>
 __device__ __forceinline__ Vector<float, V> product(const Vector<float, V>& x, const Vector<float, V>& y) {
   Vector<float, V> z;

@@ -5,13 +5,18 @@
 #include <cstdint>
 #include <functional>
 
-#include "core/error.h"
+#include "ops/activation.h"
+#include "ops/arithmetic.h"
 #include "ops/coarse.h"
 #include "ops/combination.h"
 #include "ops/elementwise.h"
 #include "ops/fine.h"
+#include "ops/linear.h"
 #include "ops/lists.h"
+#include "ops/norm.h"
+#include "ops/optimizer.h"
 #include "ops/pooling.h"
+#include "ops/rotary.h"
 #include "ops/selection.h"
 #include "ops/tiling.h"
 
@@ -52,10 +57,24 @@ void launch(const Cast&, const Launch&);
 void launch(const RandomBits&, const Launch&);
 void launch(const RandomNormal&, const Launch&);
 
-// Operations that have no kernels here yet: lib/nn refuses tensors on a GPU before they come this far.
-template <typename Params>
-void launch(const Params&, const Launch&) {
-  throw Error("ERR_BACKEND", "got tensors on a GPU, wanted ones on the CPU: this operation has no GPU kernels yet");
-}
+void launch(const MatrixProduct&, const Launch&);
+void launch(const ColumnSum&, const Launch&);
+void launch(const NormForward&, const Launch&);
+void launch(const NormBackward&, const Launch&);
+void launch(const Rotary&, const Launch&);
+void launch(const ActivationForward&, const Launch&);
+void launch(const ActivationBackward&, const Launch&);
+void launch(const Add&, const Launch&);
+void launch(const Multiply&, const Launch&);
+void launch(const GatedResidualForward&, const Launch&);
+void launch(const GatedResidualBackward&, const Launch&);
+void launch(const Sum&, const Launch&);
+void launch(const Spread&, const Launch&);
+void launch(const SquaredErrorForward&, const Launch&);
+void launch(const SquaredErrorBackward&, const Launch&);
+void launch(const CopyRows&, const Launch&);
+void launch(const AdamW&, const Launch&);
+void launch(const GradientNorm&, const Launch&);
+void launch(const MovingAverage&, const Launch&);
 
 }  // namespace vsa::cuda

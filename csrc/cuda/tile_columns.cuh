@@ -1,50 +1,16 @@
 #pragma once
 
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
-
 #include <cstdint>
 #include <initializer_list>
 #include <type_traits>
 
 #include "core/error.h"
 #include "cuda/tile_layout.h"
+#include "cuda/vectors.cuh"
 
 // For kernels between tokens [B, rows, width] and one row a tile [B, tiles, width]: a thread owns one vector of columns
 // of one tile and goes through the tile's slots in their order, so no thread needs another's result.
 namespace vsa::cuda {
-
-// V elements of a row: 16 bytes, or a single element where widths or addresses do not allow more.
-template <typename T, int V>
-struct alignas(V * sizeof(T) < 16 ? V * sizeof(T) : 16) Vector {
-  T element[V];
-};
-
-// The same as it waits in registers, so that two 16-bit elements share one.
-template <size_t bytes>
-struct BitsOf;
-template <>
-struct BitsOf<16> {
-  using Type = uint4;
-};
-template <>
-struct BitsOf<4> {
-  using Type = uint32_t;
-};
-template <>
-struct BitsOf<2> {
-  using Type = uint16_t;
-};
-template <typename T, int V>
-using Bits = typename BitsOf<V * sizeof(T)>::Type;
-
-template <typename To, typename From>
-__device__ __forceinline__ To bit_cast(const From& from) {
-  static_assert(sizeof(To) == sizeof(From), "the bits are kept");
-  To to;
-  memcpy(&to, &from, sizeof(To));
-  return to;
-}
 
 // What a thread works on: a vector of columns of one (batch, tile).
 struct Part {

@@ -7,7 +7,7 @@ import { noGrad } from '../autograd/mode.js';
 import { show, VsaRangeError, VsaTypeError } from '../errors.js';
 import { checkFactor } from '../nn/ops/arithmetic.js';
 import { combine } from '../tensor/arithmetic.js';
-import { checkAnyTensor, checkLike, checkOnCpu } from '../nn/ops/checks.js';
+import { checkAnyTensor, checkLike } from '../nn/ops/checks.js';
 import { concatOf, sliceOf } from '../nn/ops/shape.js';
 import { FLOAT_DTYPES } from '../tensor/dtype.js';
 import { parseSeed } from '../tensor/host.js';
@@ -125,8 +125,7 @@ export function samplingTimes(steps: number, shift = 1): number[] {
  * `target = noise - data`. No gradients flow through it.
  *
  * @returns Both of the shape and dtype of data.
- * @throws VsaRangeError ERR_SHAPE, ERR_ARGUMENT; VsaTypeError ERR_DTYPE, ERR_DEVICE, ERR_DISPOSED, ERR_ARGUMENT;
- *   VsaError ERR_BACKEND on a GPU.
+ * @throws VsaRangeError ERR_SHAPE, ERR_ARGUMENT; VsaTypeError ERR_DTYPE, ERR_DEVICE, ERR_DISPOSED, ERR_ARGUMENT.
  */
 export function interpolate(options: InterpolateOptions): { noisy: Tensor; target: Tensor } {
   checkOptions('options', options, ['data', 'noise', 'times']);
@@ -139,7 +138,6 @@ export function interpolate(options: InterpolateOptions): { noisy: Tensor; targe
     throw new VsaRangeError({ code: 'ERR_SHAPE', argument: 'times', got: show(times), wanted });
   }
   const checked = Array.from(times, (time, i) => checkTime(`times[${String(i)}]`, time));
-  checkOnCpu('interpolate', data.device);
   return noGrad(() =>
     tidy(() => {
       const entry = (x: Tensor, i: number) => sliceOf(x, { dim: 0, start: i, length: 1 });
@@ -168,7 +166,7 @@ function checkFunction(argument: string, value: unknown): void {
  *
  * @returns Of the shape and dtype of noise; yours to dispose.
  * @throws VsaRangeError ERR_SHAPE, ERR_ARGUMENT; VsaTypeError ERR_DTYPE, ERR_DEVICE, ERR_DISPOSED, ERR_ARGUMENT, also
- *   for what `velocity` returns; VsaError ERR_BACKEND on a GPU; whatever the functions throw.
+ *   for what `velocity` returns; whatever the functions throw.
  */
 export function eulerSample(options: EulerSampleOptions): Tensor {
   checkOptions('options', options, ['velocity', 'noise', 'steps', 'shift', 'guidance', 'onStep']);
@@ -182,7 +180,6 @@ export function eulerSample(options: EulerSampleOptions): Tensor {
   }
   const noise = checkBatch('noise', options.noise);
   const times = samplingTimes(options.steps, options.shift ?? 1);
-  checkOnCpu('eulerSample', noise.device);
   const advance = (x: Tensor, from: number, to: number) => {
     const at = new Array<number>(x.shape[0]!).fill(from);
     let direction = velocityAt('velocity', velocity, x, at);

@@ -370,7 +370,6 @@ describe('wrong calls', () => {
       'the memory of parameters.a again',
     );
     expectError(make([a, there]), 'ERR_DEVICE', 'parameters.1');
-    expectError(make([there]), 'ERR_BACKEND', 'AdamW');
   });
 
   test('options', () => {

@@ -171,7 +171,7 @@ describe('wrong calls', () => {
   test.each([
     ['add', add, ['a', 'b']],
     ['multiply', multiply, ['a', 'b']],
-  ] as const)('%s', (name, pair, names) => {
+  ] as const)('%s', (_, pair, names) => {
     const valid = { a: zeros([2, 3]), b: zeros([2, 3]) };
     const call = (options: object) => () => pair.forward({ ...valid, ...options });
     for (const argument of names) {
@@ -185,8 +185,6 @@ describe('wrong calls', () => {
     }
     expectError(call({ b: own(elsewhere(valid.b)) }), 'ERR_DEVICE', 'b', 'where a is');
     expectError(call({ c: 1 }), 'ERR_ARGUMENT', 'options', "unknown option 'c'");
-    const there = own(elsewhere(valid.a));
-    expectError(() => pair.forward({ a: there, b: there }), 'ERR_BACKEND', name, 'no GPU kernels yet');
   });
 
   test('scale', () => {
@@ -197,8 +195,6 @@ describe('wrong calls', () => {
     for (const value of NO_TENSORS) {
       expectError(() => scale.forward({ x: value as typeof x, by: 1 }), 'ERR_ARGUMENT', 'x', 'a Tensor');
     }
-    const there = own(elsewhere(x));
-    expectError(() => scale.forward({ x: there, by: 1 }), 'ERR_BACKEND', 'scale');
   });
 
   test('backward', () => {

@@ -119,14 +119,6 @@ export function away(name: string, example: Tensor): Misuse {
   return [`${name} elsewhere`, { [name]: elsewhere(example) }, 'ERR_DEVICE', name, 'cuda:7'];
 }
 
-/** All of them on one other device. */
-export function allAway<T extends Record<string, Tensor>>(tensors: T): T {
-  const moved = Object.entries(tensors).map(([name, tensor]) => [name, elsewhere(tensor)] as const);
-  for (const [, tensor] of moved)
-    Object.defineProperty(tensor, 'device', { value: moved[0]![1].device, configurable: true });
-  return Object.fromEntries(moved) as T;
-}
-
 /** A backward of a pair with what is no saved state of it, and with what is no gradient of its output. */
 export function expectBackwardMisuses(
   pair: { backward(saved: never, grads: never): unknown },

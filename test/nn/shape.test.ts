@@ -161,11 +161,10 @@ describe('wrong calls', () => {
   test('slice', () => {
     const valid = { x: zeros([2, 3]), dim: 1, start: 1, end: 2 };
     const call = (options: object) => () => slice.forward({ ...valid, ...options });
-    const [gone, scalar, there] = [own(disposed(valid.x)), zeros([]), own(elsewhere(valid.x))];
+    const [gone, scalar] = [own(disposed(valid.x)), zeros([])];
     for (const value of NO_TENSORS) expectError(call({ x: value }), 'ERR_ARGUMENT', 'x', 'a Tensor');
     expectError(call({ x: gone }), 'ERR_DISPOSED', 'x');
     expectError(call({ x: scalar }), 'ERR_SHAPE', 'x', 'rank 1 or more');
-    expectError(call({ x: there }), 'ERR_BACKEND', 'slice', 'no GPU kernels yet');
     for (const dim of [2, -3, 0.5, NaN, '1', undefined]) expectError(call({ dim }), 'ERR_ARGUMENT', 'dim');
     for (const start of [-1, 4, 0.5, '1']) expectError(call({ start }), 'ERR_ARGUMENT', 'start', 'from 0 to 3');
     for (const end of [0, 4, 1.5, '2']) expectError(call({ end }), 'ERR_ARGUMENT', 'end', 'from 1 to 3');
@@ -196,7 +195,6 @@ describe('wrong calls', () => {
     expectError(call([a, b], 0), 'ERR_SHAPE', 'tensors[1]');
     expectError(call([scalar]), 'ERR_SHAPE', 'tensors[0]', 'rank 1 or more');
     expectError(call([a, there]), 'ERR_DEVICE', 'tensors[1]', 'where tensors[0] is');
-    expectError(call([there]), 'ERR_BACKEND', 'concat');
     for (const dim of [2, -3, 0.5, '0']) expectError(call([a, b], dim), 'ERR_ARGUMENT', 'dim');
     const { output, saved } = call([a, b])();
     [output, saved].forEach(own);

@@ -5,24 +5,13 @@ import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { device } from '../../lib/device/device.js';
 import { loadCheckpoint } from '../../lib/train/checkpoint.js';
+import { here } from '../under-test.js';
 import { checkpointOf, rowsOf, temporaryFolder } from './support.js';
 
 const COMMAND = resolve(__dirname, '../../dist/cli/main.js');
 const folder = temporaryFolder();
-const SMALL = [
-  '--device',
-  'cpu',
-  '--video',
-  '4x64x64',
-  '--width',
-  '64',
-  '--heads',
-  '1',
-  '--layers',
-  '2',
-  '--ffn',
-  '128',
-];
+const ON = ['--device', here.toString()];
+const SMALL = [...ON, '--video', '4x64x64', '--width', '64', '--heads', '1', '--layers', '2', '--ffn', '128'];
 
 function start(args: readonly string[]): ChildProcess {
   return spawn(process.execPath, [COMMAND, 'train', ...args], { cwd: folder, stdio: ['ignore', 'ignore', 'pipe'] });
@@ -58,7 +47,7 @@ test('Ctrl-C saves what was done, and --resume goes on', async () => {
   for (const part of Object.values(tensors)) for (const tensor of part.values()) tensor.dispose();
   expect(facts.step).toBe(steps(out));
   expect(readdirSync(out).sort()).toEqual(['checkpoint.safetensors', 'log.jsonl', 'settings.json']);
-  const again = start(['--device', 'cpu', '--out', out, '--resume']);
+  const again = start([...ON, '--out', out, '--resume']);
   const second = ending(again);
   await until('more steps', () => steps(out) > facts.step + 2);
   again.kill('SIGTERM');
@@ -71,7 +60,7 @@ test('kill -9, also in the middle of a checkpoint, leaves a whole one', async ()
     // A checkpoint after every step: most of the time is spent on writing it.
     const child = start(
       existsSync(checkpointOf(out))
-        ? ['--device', 'cpu', '--out', out, '--resume']
+        ? [...ON, '--out', out, '--resume']
         : [...SMALL, '--steps', '100000', '--checkpoint-every', '1', '--out', out],
     );
     const end = ending(child);
@@ -92,7 +81,7 @@ test('trains, samples and reports', () => {
   expect(trained).toMatchObject({ status: 0 });
   expect(JSON.parse(trained.stdout)).toMatchObject({ step: 3, interrupted: false });
   expect(existsSync(join(folder, 'small', 'report.html'))).toBe(true);
-  const sampled = vsa(['sample', '--checkpoint', 'small/checkpoint.safetensors', '--steps', '3', '--device', 'cpu']);
+  const sampled = vsa(['sample', '--checkpoint', 'small/checkpoint.safetensors', '--steps', '3', ...ON]);
   expect(sampled).toMatchObject({ status: 0, stdout: 'sample.gif: 4x64x64, after 3 steps\n' });
   expect(readFileSync(join(folder, 'sample.gif')).subarray(0, 6).toString()).toBe('GIF89a');
 });
@@ -106,7 +95,7 @@ test.each([
   [['sample', '--checkpoint', 'missing.safetensors'], 1, 'ERR_FILE'],
   [['report', '--runs', 'missing'], 1, 'ERR_FILE'],
 ])('vsa %j ends with code %i', (args, code, text) => {
-  const { status, stderr } = vsa([...args, '--device', 'cpu']);
+  const { status, stderr } = vsa([...args, ...ON]);
   expect(stderr).toContain(text);
   expect(status).toBe(code);
 });

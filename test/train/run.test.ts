@@ -1,10 +1,12 @@
 import { existsSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { device, memory } from '../../lib/device/device.js';
+import { machineOf } from '../../lib/device/machine.js';
 import { Tensor } from '../../lib/tensor/tensor.js';
 import { loadCheckpoint, readCheckpointFacts, type RunTensors, saveCheckpoint } from '../../lib/train/checkpoint.js';
 import { FILES } from '../../lib/train/run.js';
 import { failureOf } from '../tensor/support.js';
+import { here } from '../under-test.js';
 import { checkpointOf, rowsOf, run, SMALL, temporaryFolder } from './support.js';
 
 const folder = temporaryFolder();
@@ -26,6 +28,7 @@ async function bitsOf(out: string): Promise<Map<string, string>> {
 
 describe('a run', () => {
   const out = join(folder, 'plain');
+  const peak = machineOf(here)?.bf16;
   beforeAll(() => run(out, SMALL));
 
   test('leaves settings, a log of every step and a checkpoint, and no memory behind', async () => {
@@ -33,7 +36,7 @@ describe('a run', () => {
     const rows = rowsOf(out);
     expect(rows.map(({ step }) => step)).toEqual([1, 2, 3, 4, 5, 6]);
     for (const row of rows) {
-      expect(row).toMatchObject({ topK: 2, mfu: null });
+      expect(row).toMatchObject({ topK: 2, mfu: peak === undefined ? null : row.tflops / peak });
       for (const value of [row.loss, row.gradientNorm, row.learningRate, row.ms, row.tokensPerSecond, row.tflops]) {
         expect(value).toBeGreaterThan(0);
       }

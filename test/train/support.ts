@@ -3,11 +3,11 @@
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { device } from '../../lib/device/device.js';
 import { type LogRow, parseLog } from '../../lib/train/log.js';
 import type { TrainProgress } from '../../lib/train/progress.js';
 import { FILES, train, type TrainResult } from '../../lib/train/run.js';
 import { parseTrainOptions, type TrainOptions } from '../../lib/train/settings.js';
+import { here } from '../under-test.js';
 
 /** A folder for one test file, removed after it. */
 export function temporaryFolder(): string {
@@ -22,7 +22,7 @@ export const SMALL = {
   ...{ sparsity: 0.5, steps: 6, warmup: 2, checkpointEvery: 3, learningRate: 2e-3 },
 } as const satisfies TrainOptions;
 
-/** Runs on the CPU; `onStep` is told of every row. */
+/** Runs on the device under test; `onStep` is told of every row. */
 export function run(
   out: string,
   options: TrainOptions | undefined,
@@ -35,7 +35,7 @@ export function run(
     end: () => undefined,
   };
   const settings = options === undefined ? undefined : parseTrainOptions(options);
-  return train({ out, settings, device: device('cpu'), progress, signal: controller.signal });
+  return train({ out, settings, device: here, progress, signal: controller.signal });
 }
 
 export function rowsOf(out: string): LogRow[] {

@@ -7,7 +7,7 @@ import { dtypeCode } from '../../tensor/dtype.js';
 import { tidy } from '../../tensor/scope.js';
 import { handleOf, share, type Tensor } from '../../tensor/tensor.js';
 import { checkOptions } from '../../validate.js';
-import { checkAnyTensor, checkOnCpu, checkOutputGradient, emptyLike, isWanted } from './checks.js';
+import { checkAnyTensor, checkOutputGradient, emptyLike, isWanted } from './checks.js';
 
 export interface ActivationOptions {
   /** Of any shape. */
@@ -37,11 +37,10 @@ class ActivationSaved extends Saved {
 
 function activation(kind: Kind, SavedOfKind: new (kind: Kind, x: Tensor) => ActivationSaved) {
   return {
-    /** @throws VsaTypeError ERR_DTYPE, ERR_DISPOSED, ERR_ARGUMENT; VsaError ERR_BACKEND on a GPU. */
+    /** @throws VsaTypeError ERR_DTYPE, ERR_DISPOSED, ERR_ARGUMENT. */
     forward(options: ActivationOptions): { output: Tensor; saved: ActivationSaved } {
       checkOptions('options', options, ['x']);
       const x = checkAnyTensor('x', options.x);
-      checkOnCpu(kind, x.device);
       return tidy(() => {
         const output = emptyLike(x);
         native().activationForward({

@@ -9,16 +9,7 @@ import { dtypeCode } from '../../tensor/dtype.js';
 import { tidy } from '../../tensor/scope.js';
 import { emptyTensor, handleOf, share, type Tensor } from '../../tensor/tensor.js';
 import { checkNumber, checkOptions, sameShape } from '../../validate.js';
-import {
-  checkAnyTensor,
-  checkLike,
-  checkOnCpu,
-  checkOutputGradient,
-  emptyLike,
-  isWanted,
-  type Model,
-  modelOf,
-} from './checks.js';
+import { checkAnyTensor, checkLike, checkOutputGradient, emptyLike, isWanted, type Model, modelOf } from './checks.js';
 
 export interface AddOptions {
   /** Of any shape; float32, bfloat16 or float16. */
@@ -107,8 +98,7 @@ class ScaleSaved extends Saved {
 export const add = {
   /**
    * @returns output: of the shape and dtype of a.
-   * @throws VsaRangeError ERR_SHAPE; VsaTypeError ERR_DTYPE, ERR_DEVICE, ERR_DISPOSED, ERR_ARGUMENT; VsaError
-   *   ERR_BACKEND on a GPU.
+   * @throws VsaRangeError ERR_SHAPE; VsaTypeError ERR_DTYPE, ERR_DEVICE, ERR_DISPOSED, ERR_ARGUMENT.
    */
   forward(options: AddOptions): { output: Tensor; saved: AddSaved } {
     checkOptions('options', options, ['a', 'b']);
@@ -120,7 +110,6 @@ export const add = {
       throw new VsaRangeError({ code: 'ERR_SHAPE', argument: 'b', got, wanted });
     }
     checkLike('b', b, { ...modelOf(a), shape: b.shape }, 'a');
-    checkOnCpu('add', a.device);
     return tidy(() => {
       return { output: combine(a, 1, b), saved: new AddSaved(modelOf(a), { ...modelOf(b), size: b.size }) };
     });
@@ -143,14 +132,12 @@ export const add = {
 export const multiply = {
   /**
    * @returns output: of the shape and dtype of a.
-   * @throws VsaRangeError ERR_SHAPE; VsaTypeError ERR_DTYPE, ERR_DEVICE, ERR_DISPOSED, ERR_ARGUMENT; VsaError
-   *   ERR_BACKEND on a GPU.
+   * @throws VsaRangeError ERR_SHAPE; VsaTypeError ERR_DTYPE, ERR_DEVICE, ERR_DISPOSED, ERR_ARGUMENT.
    */
   forward(options: MultiplyOptions): { output: Tensor; saved: MultiplySaved } {
     checkOptions('options', options, ['a', 'b']);
     const a = checkAnyTensor('a', options.a);
     const b = checkLike('b', options.b, a, 'a');
-    checkOnCpu('multiply', a.device);
     return tidy(() => ({ output: multiplied(a, b), saved: new MultiplySaved(share(a), share(b)) }));
   },
 
@@ -168,14 +155,12 @@ export const multiply = {
 export const scale = {
   /**
    * @returns output: of the shape and dtype of x.
-   * @throws VsaRangeError ERR_ARGUMENT; VsaTypeError ERR_DTYPE, ERR_DISPOSED, ERR_ARGUMENT; VsaError ERR_BACKEND on a
-   *   GPU.
+   * @throws VsaRangeError ERR_ARGUMENT; VsaTypeError ERR_DTYPE, ERR_DISPOSED, ERR_ARGUMENT.
    */
   forward(options: ScaleOptions): { output: Tensor; saved: ScaleSaved } {
     checkOptions('options', options, ['x', 'by']);
     const x = checkAnyTensor('x', options.x);
     const by = checkFactor('by', options.by);
-    checkOnCpu('scale', x.device);
     return tidy(() => ({ output: combine(x, by), saved: new ScaleSaved(modelOf(x), by) }));
   },
 

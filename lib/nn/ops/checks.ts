@@ -2,7 +2,7 @@
 
 import type { Device } from '../../device/device.js';
 import type { Handle } from '../../binding.js';
-import { show, VsaError, VsaRangeError, VsaTypeError } from '../../errors.js';
+import { show, VsaRangeError, VsaTypeError } from '../../errors.js';
 import { type DType, FLOAT_DTYPES } from '../../tensor/dtype.js';
 import { emptyTensor, handleOf, Tensor } from '../../tensor/tensor.js';
 import { checkOptions, product, sameShape } from '../../validate.js';
@@ -17,17 +17,6 @@ export interface Model {
 /** What a gradient of a tensor is like, without holding its memory. */
 export function modelOf({ shape, dtype, device }: Tensor): Model {
   return { shape, dtype, device };
-}
-
-/** These operations have kernels for the CPU alone. */
-export function checkOnCpu(operation: string, device: Device): void {
-  if (device.type === 'cpu') return;
-  throw new VsaError({
-    code: 'ERR_BACKEND',
-    argument: operation,
-    got: `tensors on ${device.toString()}`,
-    wanted: 'ones on cpu: this operation has no GPU kernels yet',
-  });
 }
 
 /** A living tensor of one of the dtypes, of any rank. */

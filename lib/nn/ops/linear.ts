@@ -11,7 +11,6 @@ import { checkOptions } from '../../validate.js';
 import {
   checkAnyTensor,
   checkChannelsLast,
-  checkOnCpu,
   checkOutputGradient,
   checkParameter,
   emptyLike,
@@ -25,7 +24,7 @@ export interface LinearOptions {
   x: Tensor;
   /** `[N, K]`, of the dtype of x, or float32: then it is rounded to that dtype for the products. */
   weight: Tensor;
-  /** float32 `[N]`; absent: 0. */
+  /** float32 `[N]`; absent: 0. On a GPU it is rounded to the dtype of x, as cuBLASLt wants it. */
   bias?: Tensor;
 }
 
@@ -94,7 +93,7 @@ export const linear = {
   /**
    * @returns `output`: `[..., N]`, of the dtype of x.
    * @throws VsaTypeError ERR_ARGUMENT, ERR_DTYPE, ERR_DEVICE, ERR_DISPOSED; VsaRangeError ERR_SHAPE; VsaError
-   *   ERR_BACKEND on a GPU.
+   *   ERR_BACKEND on a GPU without cuBLASLt.
    */
   forward(options: LinearOptions): { output: Tensor; saved: LinearSaved } {
     checkOptions('options', options, ['x', 'weight', 'bias']);
@@ -108,7 +107,6 @@ export const linear = {
     }
     const N = given.shape[0]!;
     const bias = options.bias === undefined ? undefined : checkParameter('bias', options.bias, [N], '[N]', x);
-    checkOnCpu('linear', x.device);
     return tidy(() => {
       const weight = given.cast(x.dtype);
       const output = emptyTensor([...x.shape.slice(0, -1), N], x.dtype, x.device);

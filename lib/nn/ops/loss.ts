@@ -8,16 +8,7 @@ import { dtypeCode } from '../../tensor/dtype.js';
 import { tidy } from '../../tensor/scope.js';
 import { emptyTensor, handleOf, share, type Tensor } from '../../tensor/tensor.js';
 import { checkOptions } from '../../validate.js';
-import {
-  checkAnyTensor,
-  checkLike,
-  checkOnCpu,
-  checkOutputGradient,
-  emptyLike,
-  isWanted,
-  type Model,
-  modelOf,
-} from './checks.js';
+import { checkAnyTensor, checkLike, checkOutputGradient, emptyLike, isWanted, type Model, modelOf } from './checks.js';
 
 export interface SumOptions {
   /** Of any shape; float32, bfloat16 or float16. */
@@ -62,12 +53,11 @@ function scaledSum(operation: string, scaleOf: (size: number) => number) {
   return {
     /**
      * @returns output: float32 of no dims, summed in float64 and in a fixed order.
-     * @throws VsaTypeError ERR_DTYPE, ERR_DISPOSED, ERR_ARGUMENT; VsaError ERR_BACKEND on a GPU.
+     * @throws VsaTypeError ERR_DTYPE, ERR_DISPOSED, ERR_ARGUMENT.
      */
     forward(options: SumOptions): { output: Tensor; saved: SumSaved } {
       checkOptions('options', options, ['x']);
       const x = checkAnyTensor('x', options.x);
-      checkOnCpu(operation, x.device);
       const scale = scaleOf(x.size);
       return tidy(() => {
         const output = emptyLike(scalarOn(x.device));
@@ -108,14 +98,12 @@ export const mean = scaledSum('mean', (size) => 1 / size);
 export const meanSquaredError = {
   /**
    * @returns output: float32 of no dims, computed in float64 and in a fixed order.
-   * @throws VsaRangeError ERR_SHAPE; VsaTypeError ERR_DTYPE, ERR_DEVICE, ERR_DISPOSED, ERR_ARGUMENT; VsaError
-   *   ERR_BACKEND on a GPU.
+   * @throws VsaRangeError ERR_SHAPE; VsaTypeError ERR_DTYPE, ERR_DEVICE, ERR_DISPOSED, ERR_ARGUMENT.
    */
   forward(options: MeanSquaredErrorOptions): { output: Tensor; saved: SquaredErrorSaved } {
     checkOptions('options', options, ['prediction', 'target']);
     const prediction = checkAnyTensor('prediction', options.prediction);
     const target = checkLike('target', options.target, prediction, 'prediction');
-    checkOnCpu('meanSquaredError', prediction.device);
     return tidy(() => {
       const output = emptyLike(scalarOn(prediction.device));
       native().squaredErrorForward({

@@ -10,7 +10,6 @@ import { emptyTensor, handleOf, share, type Tensor } from '../../tensor/tensor.j
 import { checkNumber, checkOptions } from '../../validate.js';
 import {
   checkChannelsLast,
-  checkOnCpu,
   checkOutputGradient,
   checkParameter,
   emptyLike,
@@ -163,7 +162,7 @@ function normBackward(saved: NormSaved, doutput: Tensor, wanted: { gain: boolean
 export const layerNorm = {
   /**
    * @throws VsaRangeError ERR_SHAPE, ERR_ARGUMENT (eps); VsaTypeError ERR_DTYPE, ERR_DEVICE, ERR_DISPOSED,
-   *   ERR_ARGUMENT, also for weights beside a modulation; VsaError ERR_BACKEND on a GPU.
+   *   ERR_ARGUMENT, also for weights beside a modulation.
    */
   forward(options: LayerNormOptions): { output: Tensor; saved: LayerNormSaved } {
     checkOptions('options', options, ['x', 'weight', 'bias', 'scale', 'shift', 'eps']);
@@ -187,7 +186,6 @@ export const layerNorm = {
     };
     const gain = parameter(modulated ? 'scale' : 'weight');
     const shift = parameter(modulated ? 'shift' : 'bias');
-    checkOnCpu('layerNorm', x.device);
     const call = { rms: false, onePlus: modulated, groups: modulated ? B : 1 };
     return tidy(() => {
       const { output, held, statistics } = normForward({ x, gain, shift }, call, eps);
@@ -224,7 +222,6 @@ export const rmsNorm = {
     const eps = checkEps(options.eps);
     const { weight } = options;
     const gain = weight === undefined ? undefined : checkParameter('weight', weight, [x.shape.at(-1)!], '[C]', x);
-    checkOnCpu('rmsNorm', x.device);
     const call = { rms: true, onePlus: false, groups: 1 };
     return tidy(() => {
       const { output, held, statistics } = normForward({ x, gain, shift: undefined }, call, eps);

@@ -10,7 +10,6 @@ import { checkOptions } from '../../validate.js';
 import {
   checkChannelsLast,
   checkLike,
-  checkOnCpu,
   checkOutputGradient,
   checkParameter,
   emptyLike,
@@ -53,8 +52,7 @@ class GatedResidualSaved extends Saved {
  */
 export const gatedResidual = {
   /**
-   * @throws VsaRangeError ERR_SHAPE; VsaTypeError ERR_DTYPE, ERR_DEVICE, ERR_DISPOSED, ERR_ARGUMENT; VsaError
-   *   ERR_BACKEND on a GPU.
+   * @throws VsaRangeError ERR_SHAPE; VsaTypeError ERR_DTYPE, ERR_DEVICE, ERR_DISPOSED, ERR_ARGUMENT.
    */
   forward(options: GatedResidualOptions): { output: Tensor; saved: GatedResidualSaved } {
     checkOptions('options', options, ['x', 'branch', 'gate']);
@@ -62,7 +60,6 @@ export const gatedResidual = {
     const branch = checkLike('branch', options.branch, x, 'x');
     const B = x.shape[0]!;
     const gate = checkParameter('gate', options.gate, [B, x.shape.at(-1)!], '[B, C]', x);
-    checkOnCpu('gatedResidual', x.device);
     return tidy(() => {
       const output = emptyLike(x);
       if (x.size > 0) {

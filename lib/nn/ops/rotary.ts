@@ -10,7 +10,7 @@ import { dtypeCode } from '../../tensor/dtype.js';
 import { tidy } from '../../tensor/scope.js';
 import { handleOf, share, Tensor } from '../../tensor/tensor.js';
 import { checkInteger, checkNumber, checkOptions } from '../../validate.js';
-import { checkOnCpu, checkOutputGradient, checkParameter, emptyLike, isWanted, type Model, modelOf } from './checks.js';
+import { checkOutputGradient, checkParameter, emptyLike, isWanted, type Model, modelOf } from './checks.js';
 
 export interface RotaryTableOptions {
   /** Token grid `[T, Y, X]` after patchify, or `'21x30x52'`. */
@@ -158,8 +158,7 @@ function rotate(x: Tensor, table: Tensor, argument: string, inverse: boolean): T
  */
 export const rotaryEmbedding = {
   /**
-   * @throws VsaRangeError ERR_SHAPE, also for an odd D; VsaTypeError ERR_DTYPE, ERR_DEVICE, ERR_DISPOSED, ERR_ARGUMENT;
-   *   VsaError ERR_BACKEND on a GPU.
+   * @throws VsaRangeError ERR_SHAPE, also for an odd D; VsaTypeError ERR_DTYPE, ERR_DEVICE, ERR_DISPOSED, ERR_ARGUMENT.
    */
   forward(options: RotaryEmbeddingOptions): { output: Tensor; saved: RotaryEmbeddingSaved } {
     checkOptions('options', options, ['x', 'table']);
@@ -167,7 +166,6 @@ export const rotaryEmbedding = {
     const [, L, H, D] = x.shape as [number, number, number, number];
     checkDims('x', x, [null, L, H, D % 2 === 0 ? D : D + 1], `${LAYOUT}, D even`);
     const table = checkParameter('table', options.table, [L, D / 2, 2], '[L, D / 2, 2]', x);
-    checkOnCpu('rotaryEmbedding', x.device);
     return tidy(() => {
       const output = rotate(x, table, 'x', false);
       return { output, saved: new RotaryEmbeddingSaved(share(table), modelOf(x)) };

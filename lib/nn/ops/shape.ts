@@ -8,7 +8,7 @@ import { DTYPES, dtypeSize } from '../../tensor/dtype.js';
 import { tidy } from '../../tensor/scope.js';
 import { emptyTensor, handleOf, Tensor } from '../../tensor/tensor.js';
 import { checkInteger, checkOptions, product } from '../../validate.js';
-import { checkAnyTensor, checkLike, checkOnCpu, checkOutputGradient, isWanted, type Model, modelOf } from './checks.js';
+import { checkAnyTensor, checkLike, checkOutputGradient, isWanted, type Model, modelOf } from './checks.js';
 
 export interface SliceOptions {
   /** Of rank at least 1; any dtype. */
@@ -113,8 +113,7 @@ export function concatOf(tensors: readonly Tensor[], dim: number): Tensor {
 export const slice = {
   /**
    * @returns output: of the shape of x, but `end - start` along the dim.
-   * @throws VsaRangeError ERR_SHAPE, ERR_ARGUMENT; VsaTypeError ERR_DISPOSED, ERR_ARGUMENT; VsaError ERR_BACKEND on a
-   *   GPU.
+   * @throws VsaRangeError ERR_SHAPE, ERR_ARGUMENT; VsaTypeError ERR_DISPOSED, ERR_ARGUMENT.
    */
   forward(options: SliceOptions): { output: Tensor; saved: SliceSaved } {
     checkOptions('options', options, ['x', 'dim', 'start', 'end']);
@@ -123,7 +122,6 @@ export const slice = {
     const extent = x.shape[dim]!;
     const start = checkInteger('start', options.start ?? 0, 0, extent);
     const end = checkInteger('end', options.end ?? extent, start, extent);
-    checkOnCpu('slice', x.device);
     const range = { dim, start, length: end - start };
     return tidy(() => {
       const output = sliceOf(x, range);
@@ -148,8 +146,7 @@ export const slice = {
 export const concat = {
   /**
    * @returns output: of the tensors' shape, but the sum of their lengths along the dim.
-   * @throws VsaRangeError ERR_SHAPE, ERR_ARGUMENT; VsaTypeError ERR_DTYPE, ERR_DEVICE, ERR_DISPOSED, ERR_ARGUMENT;
-   *   VsaError ERR_BACKEND on a GPU.
+   * @throws VsaRangeError ERR_SHAPE, ERR_ARGUMENT; VsaTypeError ERR_DTYPE, ERR_DEVICE, ERR_DISPOSED, ERR_ARGUMENT.
    */
   forward(options: ConcatOptions): { output: Tensor; saved: ConcatSaved } {
     checkOptions('options', options, ['tensors', 'dim']);
@@ -170,7 +167,6 @@ export const concat = {
         'tensors[0]',
       );
     });
-    checkOnCpu('concat', first.device);
     return tidy(() => {
       const output = concatOf(tensors, dim);
       const lengths = tensors.map(({ shape }) => shape[dim]!);

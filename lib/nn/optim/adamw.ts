@@ -72,11 +72,10 @@ export class AdamW implements Disposable {
   #disposed = false;
 
   /**
-   * @throws VsaRangeError ERR_ARGUMENT; VsaTypeError ERR_ARGUMENT, ERR_DTYPE, ERR_DEVICE, ERR_DISPOSED; VsaError
-   *   ERR_BACKEND on a GPU; OutOfMemoryError.
+   * @throws VsaRangeError ERR_ARGUMENT; VsaTypeError ERR_ARGUMENT, ERR_DTYPE, ERR_DEVICE, ERR_DISPOSED; OutOfMemoryError.
    */
   constructor(parameters: NamedTensors, options: AdamWOptions = {}) {
-    const { named, device } = checkParameters('AdamW', parameters);
+    const { named, device } = checkParameters(parameters);
     checkOptions('options', options, ['learningRate', 'betas', 'eps', 'weightDecay', 'decays']);
     this.#learningRate = checkRange('learningRate', options.learningRate ?? 1e-3);
     this.#betas = checkBetas(options.betas ?? [0.9, 0.999]);

@@ -23,11 +23,10 @@ export interface GradientNormOptions {
  * such a step, look at the norm first: `Number.isFinite((await norm.data())[0])`.
  *
  * @returns float32 `[2]`: norm, factor.
- * @throws VsaRangeError ERR_ARGUMENT; VsaTypeError ERR_ARGUMENT, ERR_DTYPE, ERR_DEVICE, ERR_DISPOSED; VsaError
- *   ERR_BACKEND on a GPU. Source: Pascanu et al., arXiv 1211.5063.
+ * @throws VsaRangeError ERR_ARGUMENT; VsaTypeError ERR_ARGUMENT, ERR_DTYPE, ERR_DEVICE, ERR_DISPOSED. Source: Pascanu et al., arXiv 1211.5063.
  */
 export function gradientNorm(parameters: Parameters, options: GradientNormOptions = {}): Tensor {
-  const { named, device } = checkParameters('gradientNorm', parameters);
+  const { named, device } = checkParameters(parameters);
   checkOptions('options', options, ['maxNorm']);
   const maxNorm: unknown = options.maxNorm ?? Infinity;
   if (typeof maxNorm !== 'number' || !(maxNorm > 0)) {

@@ -31,11 +31,10 @@ export class MovingAverage implements Disposable {
   readonly #decay: number;
 
   /**
-   * @throws VsaRangeError ERR_ARGUMENT; VsaTypeError ERR_ARGUMENT, ERR_DTYPE, ERR_DEVICE, ERR_DISPOSED; VsaError
-   *   ERR_BACKEND on a GPU.
+   * @throws VsaRangeError ERR_ARGUMENT; VsaTypeError ERR_ARGUMENT, ERR_DTYPE, ERR_DEVICE, ERR_DISPOSED.
    */
   constructor(parameters: Parameters, options: MovingAverageOptions) {
-    this.#parameters = checkParameters('MovingAverage', parameters).named;
+    this.#parameters = checkParameters(parameters).named;
     checkOptions('options', options, ['decay']);
     this.#decay = checkDecay(options.decay);
     const copies = () => new Map([...this.#parameters].map(([name, tensor]) => [name, tensor.clone()]));

@@ -3,7 +3,7 @@
 import type { Device } from '../../device/device.js';
 import { show, VsaTypeError } from '../../errors.js';
 import { Tensor, type Version, versionOf } from '../../tensor/tensor.js';
-import { checkAnyTensor, checkLike, checkOnCpu } from '../ops/checks.js';
+import { checkAnyTensor, checkLike } from '../ops/checks.js';
 
 /** Parameters by name, or without names: then their places, '0', '1' and so on, are their names. */
 export type Parameters = ReadonlyMap<string, Tensor> | Iterable<Tensor>;
@@ -19,7 +19,7 @@ function entriesOf(value: unknown): [unknown, unknown][] {
 }
 
 /** @internal Living float32 tensors of one device, at least one, each memory once. */
-export function checkParameters(operation: string, value: unknown): { named: Map<string, Tensor>; device: Device } {
+export function checkParameters(value: unknown): { named: Map<string, Tensor>; device: Device } {
   const named = new Map<string, Tensor>();
   const seen = new Map<Version, string>();
   for (const [name, item] of entriesOf(value)) {
@@ -50,7 +50,6 @@ export function checkParameters(operation: string, value: unknown): { named: Map
   for (const [name, tensor] of named) {
     checkLike(`parameters.${name}`, tensor, { shape: tensor.shape, dtype: 'float32', device }, 'the first one');
   }
-  checkOnCpu(operation, device);
   return { named, device };
 }
 

@@ -1,0 +1,95 @@
+#!/usr/bin/env node
+// One training step of `vsa train`: how long it takes, how long the host needs to queue it, and where the GPU's time goes.
+//
+//   node bench/train-step.mjs [--device cuda:0] [--preset dit-120m] [--attention full] [--steps 12] [--out FILE]
+//
+// The step's time is that of steps queued without waiting; the host's is that of the calls alone. Operations are timed
+// in a step of its own, each from the end of the one before it. --out appends a JSON line.
+import { appendFileSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { parseArgs } from 'node:util';
+
+const require = createRequire(import.meta.url);
+/** @param {string} path @returns {unknown} */
+const built = (path) => require(`../dist/${path}`);
+const vsa = /** @type {typeof import('../lib/index.js')} */ (built('index.js'));
+const { native } = /** @type {typeof import('../lib/binding.js')} */ (built('binding.js'));
+const { machineOf } = /** @type {typeof import('../lib/device/machine.js')} */ (built('device/machine.js'));
+const { median } = /** @type {typeof import('../lib/bench/timing.js')} */ (built('bench/timing.js'));
+const { parseTrainOptions } = /** @type {typeof import('../lib/train/settings.js')} */ (built('train/settings.js'));
+const { Trainer } = /** @type {typeof import('../lib/train/trainer.js')} */ (built('train/trainer.js'));
+
+const { values: options } = parseArgs({
+  options: {
+    device: { type: 'string', default: 'cuda:0' },
+    preset: { type: 'string', default: 'dit-120m' },
+    attention: { type: 'string', default: 'full' },
+    checkpointing: { type: 'boolean', default: false },
+    batch: { type: 'string', default: '1' },
+    steps: { type: 'string', default: '12' },
+    out: { type: 'string' },
+  },
+});
+const device = vsa.device(/** @type {import('../lib/index.js').DeviceString} */ (options.device));
+const { preset, attention, checkpointing } = options;
+const given = { preset, attention, checkpointing, batch: Number(options.batch) };
+const settings = parseTrainOptions(/** @type {import('../lib/index.js').TrainOptions} */ (given));
+const trainer = new Trainer(settings, device);
+const { grid, config } = trainer.model;
+const clips = Float32Array.from({ length: settings.batch * grid.length * config.channels }, (_, i) => Math.sin(i));
+
+let taken = 0;
+/** @returns {number} Milliseconds of the calls. */
+function step() {
+  const start = performance.now();
+  const { loss, norm } = trainer.step(clips, taken++);
+  loss.dispose();
+  norm.dispose();
+  return performance.now() - start;
+}
+
+for (let i = 0; i < 3; i++) step();
+await device.synchronize();
+const steps = Number(options.steps);
+const start = performance.now();
+const host = [];
+for (let i = 0; i < steps; i++) host.push(step());
+await device.synchronize();
+const ms = (performance.now() - start) / steps;
+
+native().beginTrace(device.number);
+step();
+/** @type {Map<string, { ms: number, calls: number }>} */
+const operations = new Map();
+for (const { name, ms: taking } of native().endTrace(device.number)) {
+  const entry = operations.get(name) ?? { ms: 0, calls: 0 };
+  operations.set(name, { ms: entry.ms + taking, calls: entry.calls + 1 });
+}
+const busy = [...operations.values()].reduce((sum, entry) => sum + entry.ms, 0);
+
+const flop = trainer.model.trainingFlops({ batch: settings.batch }).total;
+const peak = machineOf(device)?.bf16;
+const tflops = flop / ms / 1e9;
+console.log(`${device.name}, ${preset}, ${attention}, ${grid.length} tokens, commit ${native().build().commit}`);
+console.log(`step ${ms.toFixed(2)} ms, host ${median(host).toFixed(2)} ms, ${tflops.toFixed(1)} TFLOP/s`);
+if (peak !== undefined) console.log(`MFU ${((100 * tflops) / peak).toFixed(1)} %`);
+console.log(`memory ${(device.memory().heldBytes / 2 ** 30).toFixed(2)} GiB; traced, one operation after another:\n`);
+console.log('| operation | calls | ms | share |\n|---|---|---|---|');
+for (const [name, entry] of [...operations].sort((a, b) => b[1].ms - a[1].ms)) {
+  if (entry.ms < busy / 200) continue;
+  console.log(`| ${name} | ${entry.calls} | ${entry.ms.toFixed(3)} | ${((100 * entry.ms) / busy).toFixed(1)} % |`);
+}
+console.log(`| all | | ${busy.toFixed(2)} | |`);
+if (options.out !== undefined) {
+  const about = {
+    op: 'train-step',
+    device: device.name,
+    preset,
+    attention,
+    tokens: grid.length,
+    batch: settings.batch,
+  };
+  const found = { ms, hostMs: median(host), tflops, traced: Object.fromEntries(operations) };
+  const when = { commit: native().build().commit, date: new Date().toISOString() };
+  appendFileSync(options.out, `${JSON.stringify({ ...about, ...found, ...when })}\n`);
+}
