@@ -35,6 +35,7 @@ struct Team {
         if (column < width) body(i, column);
       }
     } else {
+#pragma unroll 2
       for (int64_t column = int64_t{lane()} * V; column < width; column += kSize * V) body(0, column);
     }
   }
