@@ -175,7 +175,10 @@ __device__ __forceinline__ void merge_lists(const Walk& walk, int32_t head, int3
     }
     if (round == 0) totals[0] = counts[0], totals[1] = counts[1], totals[2] = counts[2];
   }
-  if (lane == 0) plan.merged_counts[head * plan.groups + group] = totals[0] + totals[1] + totals[2];
+  // The rest of the room: copying warps read 32 entries at a time, of which they take those that there are.
+  const int32_t count = totals[0] + totals[1] + totals[2];
+  for (int32_t i = count + lane; i < offsets[members] - offsets[0]; i += 32) merged[i] = 0;
+  if (lane == 0) plan.merged_counts[head * plan.groups + group] = count;
 }
 
 }  // namespace vsa::cuda::sm90::fine_backward

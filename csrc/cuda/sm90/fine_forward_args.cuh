@@ -15,7 +15,7 @@ namespace vsa::cuda::sm90 {
 inline constexpr int kPanelColumns = 64;
 inline constexpr int kPanelBytes = kTileVolume * 128;
 
-// An entry of merged lists: the key tile's number, its class (tile_classes.h), and for triples the members that want it.
+// An entry of merged lists: the key tile's number, its class (tile_classes.h), and for triples and quads the members that want it.
 inline constexpr int kClassShift = 24, kMembersShift = 28;
 inline constexpr int32_t kTileMask = (1 << kClassShift) - 1;
 

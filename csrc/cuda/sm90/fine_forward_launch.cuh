@@ -4,9 +4,9 @@
 
 #include "cuda/check.h"
 #include "cuda/launch.h"
+#include "cuda/sm90/fine_forward_groups.cuh"
 #include "cuda/sm90/fine_forward_pairs.cuh"
 #include "cuda/sm90/fine_forward_prepare.h"
-#include "cuda/sm90/fine_forward_triples.cuh"
 
 namespace vsa::cuda::sm90 {
 
@@ -30,9 +30,9 @@ void launch_pairs(const FineForwardArgs& args, const Launch& on) {
 }
 
 template <typename T, typename C>
-void launch_triples(const FineForwardArgs& args, const Launch& on) {
-  static_assert(sizeof(TriplesShared<C>) <= kMostSharedMemory, "the ring must fit");
-  launch_persistent(fine_forward_triples<T, C>, C::kThreads, sizeof(TriplesShared<C>), args, on);
+void launch_groups(const FineForwardArgs& args, const Launch& on) {
+  static_assert(sizeof(GroupsShared<C>) <= kMostSharedMemory, "the ring must fit");
+  launch_persistent(fine_forward_groups<T, C>, C::kThreads, sizeof(GroupsShared<C>), args, on);
 }
 
 // NOTES.md has the measurements behind these configurations.
@@ -40,15 +40,16 @@ template <typename T, bool kFromGrid>
 void launch_fine_forward_typed(const FineForward& f, const Launch& on) {
   using Pairs64 = PairsConfig<64, 2, 3, kFromGrid, 112, 32>;
   using Pairs128 = PairsConfig<128, 1, 3, kFromGrid, 232, 40>;
-  using Triples128 = TriplesConfig<128, 5, 6, kFromGrid, 160, 32>;
+  using Triples128 = GroupsConfig<128, 3, 5, 6, kFromGrid, 160, 32>;
+  using Quads64 = GroupsConfig<64, 4, 12, 12, kFromGrid, 112, 32>;
   const Grouping grouping = grouping_of(f, on.sm_count);
   const FineForwardArgs args = prepare_fine_forward(f, grouping, on);
   if (f.D == 64) {
-    launch_pairs<T, Pairs64>(args, on);
+    grouping.members == 4 ? launch_groups<T, Quads64>(args, on) : launch_pairs<T, Pairs64>(args, on);
   } else if (grouping.members == 2) {
     launch_pairs<T, Pairs128>(args, on);
   } else {
-    launch_triples<T, Triples128>(args, on);
+    launch_groups<T, Triples128>(args, on);
   }
 }
 

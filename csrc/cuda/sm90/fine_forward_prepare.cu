@@ -94,7 +94,8 @@ Grouping grouping_of(const FineForward& f, int sm_count) {
     const int64_t parts = std::min<int64_t>(workers / pairs, static_cast<int64_t>(mean_length(f)) / kFewestTiles);
     return {2, static_cast<int>(std::clamp<int64_t>(parts, 1, kMostParts))};
   }
-  if (f.D == 64) return {2, 1};
+  // Quads need all tiles: fewer in common, and their one ring is what holds them up.
+  if (f.D == 64) return {f.lists.offsets == nullptr && heads * ((tiles + 3) / 4) >= sm_count ? 4 : 2, 1};
   // Rounds of the GPU, in tiles: triples take three tiles at 1.04 to 1.1 times the pairs' rate.
   const int64_t with_triples = (triples + sm_count - 1) / sm_count * 3, with_pairs = (pairs + sm_count - 1) / sm_count * 2;
   return {static_cast<double>(with_triples) <= 1.06 * static_cast<double>(with_pairs) ? 3 : 2, 1};
@@ -133,7 +134,7 @@ FineForwardArgs prepare_fine_forward(const FineForward& f, const Grouping& group
   }
   if (blocks > 0) {
     VSA_CHECK(blocks <= INT32_MAX, "too large a problem for one launch");
-    const auto merge = grouping.members == 2 ? merge_lists<2> : merge_lists<3>;
+    const auto merge = grouping.members != 3 ? merge_lists<2> : merge_lists<3>;
     const int memory = merge_memory(f, grouping.members);
     check(cudaFuncSetAttribute(merge, cudaFuncAttributeMaxDynamicSharedMemorySize, memory), "cudaFuncSetAttribute");
     merge<<<static_cast<unsigned>(blocks), 32 * kMergeWarps, memory, on.stream>>>(m);

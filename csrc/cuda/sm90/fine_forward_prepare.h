@@ -6,7 +6,8 @@
 
 namespace vsa::cuda::sm90 {
 
-// How query tiles are grouped: three or two neighbours, pairs in parts where they are too few for the GPU.
+// How query tiles are grouped: two neighbours or three, four with full lists; pairs in parts where they are too few for
+// the GPU.
 struct Grouping {
   int members;
   int parts;

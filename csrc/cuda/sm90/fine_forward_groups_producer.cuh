@@ -4,7 +4,7 @@
 
 #include "cuda/sm90/fine_forward_items.cuh"
 #include "cuda/sm90/fine_forward_step.cuh"
-#include "cuda/sm90/fine_forward_triples_shared.cuh"
+#include "cuda/sm90/fine_forward_groups_shared.cuh"
 #include "cuda/sm90/grid_boxes.cuh"
 #include "cuda/sm90/ptx/tma.h"
 
@@ -12,24 +12,26 @@ namespace vsa::cuda::sm90 {
 
 // Warp 0 finds items and copies K, warp 1 copies Q, warp 2 V.
 template <typename C>
-struct TriplesProducer {
-  using Shared = TriplesShared<C>;
+struct GroupsProducer {
+  using Shared = GroupsShared<C>;
+  static constexpr int kMembers = C::kMembers;
 
   const FineForwardArgs& p;
   Shared& shared;
   const int lane;
 
-  __device__ __forceinline__ TripleItem find(GroupNumbers& numbers) const {
+  __device__ __forceinline__ GroupItem find(GroupNumbers& numbers) const {
     for (;;) {
-      TripleItem item = {};
+      GroupItem item = {};
       const int32_t longs = GroupNumbers::longs(p);
       const int32_t i = numbers.next(p, longs + p.groups, static_cast<int32_t>(gridDim.x), lane);
       item.q_tile = -1;
       if (i < 0) return item;
       const int32_t group = i < longs ? p.long_groups[i] : i - longs;
       item.head = group / p.groups_a_head;
-      const int32_t q_tile = (group - item.head * p.groups_a_head) * kTriple;
+      const int32_t q_tile = (group - item.head * p.groups_a_head) * kMembers;
       if (p.lists != nullptr) {
+        // Merged lists there are for triples only.
         const TripleLists lists = static_cast<const TripleLists*>(p.lists)[group];
         if (i >= longs && longs > 0 && lists.longest() > p.limit) continue;  // has been taken already
         item.begin = lists.begin, item.count = lists.count;
@@ -37,7 +39,7 @@ struct TriplesProducer {
       } else {
         item.begin = 0, item.count = p.kv_tiles;
 #pragma unroll
-        for (int m = 0; m < kTriple; ++m) item.own[m] = q_tile + m < p.q_tiles ? p.kv_tiles : 0;
+        for (int m = 0; m < kMembers; ++m) item.own[m] = q_tile + m < p.q_tiles ? p.kv_tiles : 0;
       }
       item.q_tile = q_tile;
       item.batch = item.head / p.H, item.kv_head = (item.head - item.batch * p.H) / p.group;
@@ -46,15 +48,15 @@ struct TriplesProducer {
   }
 
   // The i-th entry of the union; 0, which no member wants, beyond the end.
-  __device__ __forceinline__ uint32_t entry(const TripleItem& item, int32_t i) const {
+  __device__ __forceinline__ uint32_t entry(const GroupItem& item, int32_t i) const {
     if (i >= item.count) return 0;
     if (p.entries != nullptr) return static_cast<uint32_t>(p.entries[item.begin + i]);
-    const uint32_t members = min(kTriple, p.q_tiles - item.q_tile);
+    const uint32_t members = min(kMembers, p.q_tiles - item.q_tile);
     return i | p.classes.of(i) << kClassShift | ((1u << members) - 1) << kMembersShift;
   }
 
   __device__ __forceinline__ void load(uint8_t* to, const CUtensorMap& map, const GridBoxes& boxes,
-                                       const TripleItem& item, int32_t tile, uint64_t* full) const {
+                                       const GroupItem& item, int32_t tile, uint64_t* full) const {
     ptx::mbarrier_arrive_expect(full, Shared::kTileBytes);
     if constexpr (C::kFromGrid) {
       load_boxes<C::D>(to, boxes, item.batch, tile, item.kv_head, full);
@@ -63,14 +65,14 @@ struct TriplesProducer {
     }
   }
 
-  __device__ __forceinline__ TripleItem receive(uint32_t round) const {
+  __device__ __forceinline__ GroupItem receive(uint32_t round) const {
     const uint32_t slot = round % kItemSlots;
     ptx::mbarrier_wait(&shared.item_full[slot], round / kItemSlots % 2);
-    const TripleItem item = TripleItem::read(shared.items[slot], lane);
+    const GroupItem item = GroupItem::read(shared.items[slot], lane);
     if (lane == 0) ptx::mbarrier_arrive(&shared.item_empty[slot]);
     return item;
   }
-  __device__ __forceinline__ void publish(const TripleItem& item, uint32_t round) const {
+  __device__ __forceinline__ void publish(const GroupItem& item, uint32_t round) const {
     const uint32_t slot = round % kItemSlots;
     ptx::mbarrier_wait(&shared.item_empty[slot], round / kItemSlots % 2 ^ 1);
     if (lane == 0) {
@@ -91,7 +93,7 @@ struct TriplesProducer {
     uint32_t mails = 0;  // sent to the member of this lane's number
     GroupNumbers numbers{static_cast<int32_t>(blockIdx.x)};
     for (uint32_t round = 0;; ++round) {
-      TripleItem item;
+      GroupItem item;
       if constexpr (kValues) {
         item = receive(round);
       } else {
@@ -107,7 +109,7 @@ struct TriplesProducer {
         uint64_t wanted = 0;  // by this lane's member: a bit for each of these and the next 32 entries
         if constexpr (kValues) {
 #pragma unroll
-          for (int m = 0; m < kTriple; ++m) {
+          for (int m = 0; m < kMembers; ++m) {
             const uint64_t low = __ballot_sync(~0u, here >> (kMembersShift + m) & 1);
             const uint64_t high = __ballot_sync(~0u, following >> (kMembersShift + m) & 1);
             if (lane == m) wanted = high << 32 | low;
@@ -124,7 +126,7 @@ struct TriplesProducer {
           const uint32_t e = __shfl_sync(~0u, here, i);
           const int32_t from = __shfl_sync(~0u, tile, i);
           const uint32_t members = e >> kMembersShift, kind = e >> kClassShift & 15;
-          const uint32_t absent = (kTriple - __popc(members)) * kWarps;
+          const uint32_t absent = (kMembers - __popc(members)) * kWarps;
           ptx::mbarrier_wait(&empty[at.stage], at.phase ^ 1);
           if (lane == 0) {
             if (absent != 0) ptx::mbarrier_arrive(&empty[at.stage], absent);
@@ -135,7 +137,7 @@ struct TriplesProducer {
             }
           }
           __syncwarp();
-          if (lane < kTriple && members >> lane & 1) {
+          if (lane < kMembers && members >> lane & 1) {
             Mail& mail = shared.mail[lane][mails % Shared::kMails];
             if constexpr (kValues) {
               // A member that waits for a mail keeps V of the tile before, whose place is needed kVStages tiles on: if
@@ -155,12 +157,12 @@ struct TriplesProducer {
   }
 
   __device__ __forceinline__ void copy_queries() {
-    uint32_t loads[kTriple] = {};
+    uint32_t loads[kMembers] = {};
     for (uint32_t round = 0;; ++round) {
-      const TripleItem item = receive(round);
+      const GroupItem item = receive(round);
       if (item.q_tile < 0) return;
 #pragma unroll
-      for (int m = 0; m < kTriple; ++m) {
+      for (int m = 0; m < kMembers; ++m) {
         if (item.own[m] == 0) continue;
         ptx::mbarrier_wait(&shared.q_empty[m], loads[m]++ % 2 ^ 1);
         if (lane == 0) {

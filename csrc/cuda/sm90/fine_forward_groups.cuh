@@ -4,20 +4,20 @@
 
 #include "cuda/sm90/fine_forward_output.cuh"
 #include "cuda/sm90/fine_forward_step.cuh"
-#include "cuda/sm90/fine_forward_triples_producer.cuh"
+#include "cuda/sm90/fine_forward_groups_producer.cuh"
 #include "cuda/sm90/ptx/registers.h"
 
 namespace vsa::cuda::sm90 {
 
-// A consumer warpgroup: one query tile of the three over the key tiles it wants.
+// A consumer warpgroup: one query tile of the group over the key tiles it wants.
 template <typename T, typename C>
-struct TriplesConsumer : FineForwardSteps<T, TriplesShared<C>> {
-  using Base = FineForwardSteps<T, TriplesShared<C>>;
+struct GroupsConsumer : FineForwardSteps<T, GroupsShared<C>> {
+  using Base = FineForwardSteps<T, GroupsShared<C>>;
   using Base::Base;
   using Base::member, Base::o, Base::p, Base::shared, Base::softmax, Base::thread;
 
   __device__ __forceinline__ Mail receive_mail(uint32_t number) {
-    constexpr uint32_t kMails = TriplesShared<C>::kMails;
+    constexpr uint32_t kMails = GroupsShared<C>::kMails;
     ptx::mbarrier_wait(&shared.mail_full[member][number % kMails], number / kMails % 2);
     // By the lane that will release the tile, and with it the mail's place.
     const Mail& mail = shared.mail[member][number % kMails];
@@ -55,10 +55,10 @@ struct TriplesConsumer : FineForwardSteps<T, TriplesShared<C>> {
     for (uint32_t round = 0;; ++round) {
       const uint32_t slot = round % kItemSlots;
       ptx::mbarrier_wait(&shared.item_full[slot], round / kItemSlots % 2);
-      const TripleItem item = TripleItem::read(shared.items[slot], thread % 32);
+      const GroupItem item = GroupItem::read(shared.items[slot], thread % 32);
       this->release(&shared.item_empty[slot], 1);
       if (item.q_tile < 0) return;
-      const int own = member == 0 ? item.own[0] : member == 1 ? item.own[1] : item.own[2];
+      const int own = member == 0 ? item.own[0] : member == 1 ? item.own[1] : member == 2 ? item.own[2] : item.own[3];
       const int q_tile = item.q_tile + member;
       const QueryRows rows(p, q_tile, thread);
       this->begin(rows.exists);
@@ -76,25 +76,25 @@ struct TriplesConsumer : FineForwardSteps<T, TriplesShared<C>> {
   }
 };
 
-// Fine attention of three neighbouring query tiles a block over the union of their lists: each key tile is copied once,
-// for whichever of them want it. Blocks stay and take group after group.
+// Fine attention of three neighbouring query tiles a block over the union of their lists, or of four over full lists:
+// each key tile is copied once, for whichever of them want it. Blocks stay and take group after group.
 template <typename T, typename C>
-__global__ void __launch_bounds__(C::kThreads, 1) fine_forward_triples(const __grid_constant__ FineForwardArgs p) {
+__global__ void __launch_bounds__(C::kThreads, 1) fine_forward_groups(const __grid_constant__ FineForwardArgs p) {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)  // other architectures of the build get an empty kernel
-  using Shared = TriplesShared<C>;
+  using Shared = GroupsShared<C>;
   extern __shared__ __align__(1024) uint8_t memory[];
   Shared& shared = *reinterpret_cast<Shared*>(memory);
 
   const int thread = static_cast<int>(threadIdx.x);
   if (thread == 0) {
-    constexpr int kArrivals = kTriple * kWarps;
+    constexpr int kArrivals = C::kMembers * kWarps;
     for (int i = 0; i < C::kKStages; ++i) {
       ptx::mbarrier_init(&shared.k_full[i], 1), ptx::mbarrier_init(&shared.k_empty[i], kArrivals);
     }
     for (int i = 0; i < C::kVStages; ++i) {
       ptx::mbarrier_init(&shared.v_full[i], 1), ptx::mbarrier_init(&shared.v_empty[i], kArrivals);
     }
-    for (int m = 0; m < kTriple; ++m) {
+    for (int m = 0; m < C::kMembers; ++m) {
       ptx::mbarrier_init(&shared.q_full[m], 1), ptx::mbarrier_init(&shared.q_empty[m], kWarps);
       for (int i = 0; i < Shared::kMails; ++i) ptx::mbarrier_init(&shared.mail_full[m][i], 2);
     }
@@ -110,13 +110,13 @@ __global__ void __launch_bounds__(C::kThreads, 1) fine_forward_triples(const __g
   const int warp = __shfl_sync(~0u, thread / 32, 0), warpgroup = warp / 4;
   if (warpgroup == 0) {
     ptx::registers_decrease<C::kProducerRegisters>();
-    TriplesProducer<C> producer{p, shared, thread % 32};
+    GroupsProducer<C> producer{p, shared, thread % 32};
     if (warp == 0) producer.template copy_keys<false>();
     if (warp == 1) producer.copy_queries();
     if (warp == 2) producer.template copy_keys<true>();
   } else {
     ptx::registers_increase<C::kConsumerRegisters>();
-    TriplesConsumer<T, C>(p, shared, warpgroup - 1).run();
+    GroupsConsumer<T, C>(p, shared, warpgroup - 1).run();
   }
 #endif
 }
