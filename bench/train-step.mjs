@@ -1,10 +1,11 @@
 #!/usr/bin/env node
 // One training step of `vsa train`: how long it takes, how long the host needs to queue it, and where the GPU's time goes.
 //
-//   node bench/train-step.mjs [--device cuda:0] [--preset dit-120m] [--attention full] [--steps 12] [--out FILE]
+//   node bench/train-step.mjs [--device cuda:0] [--preset dit-120m] [--attention full] [--steps 12] [--record] [--out FILE]
 //
 // The step's time is that of steps queued without waiting; the host's is that of the calls alone. Operations are timed
-// in a step of its own, each from the end of the one before it. --out appends a JSON line.
+// in a step of its own, each from the end of the one before it. --record replays a recorded step, as `vsa train` does on
+// GPUs; then there are no operations to tell apart. --out appends a JSON line.
 import { appendFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { parseArgs } from 'node:util';
@@ -27,6 +28,7 @@ const { values: options } = parseArgs({
     checkpointing: { type: 'boolean', default: false },
     batch: { type: 'string', default: '1' },
     steps: { type: 'string', default: '12' },
+    record: { type: 'boolean', default: false },
     out: { type: 'string' },
   },
 });
@@ -34,7 +36,7 @@ const device = vsa.device(/** @type {import('../lib/index.js').DeviceString} */ 
 const { preset, attention, checkpointing } = options;
 const given = { preset, attention, checkpointing, batch: Number(options.batch) };
 const settings = parseTrainOptions(/** @type {import('../lib/index.js').TrainOptions} */ (given));
-const trainer = new Trainer(settings, device);
+const trainer = new Trainer(settings, device, options.record);
 const { grid, config } = trainer.model;
 const clips = Float32Array.from({ length: settings.batch * grid.length * config.channels }, (_, i) => Math.sin(i));
 
@@ -70,7 +72,9 @@ const busy = [...operations.values()].reduce((sum, entry) => sum + entry.ms, 0);
 const flop = trainer.model.trainingFlops({ batch: settings.batch }).total;
 const peak = machineOf(device)?.bf16;
 const tflops = flop / ms / 1e9;
-console.log(`${device.name}, ${preset}, ${attention}, ${grid.length} tokens, commit ${native().build().commit}`);
+console.log(
+  `${device.name}, ${preset}, ${attention}${options.record ? ', recorded' : ''}, ${grid.length} tokens, commit ${native().build().commit}`,
+);
 console.log(`step ${ms.toFixed(2)} ms, host ${median(host).toFixed(2)} ms, ${tflops.toFixed(1)} TFLOP/s`);
 if (peak !== undefined) console.log(`MFU ${((100 * tflops) / peak).toFixed(1)} %`);
 console.log(`memory ${(device.memory().heldBytes / 2 ** 30).toFixed(2)} GiB; traced, one operation after another:\n`);
@@ -83,6 +87,7 @@ console.log(`| all | | ${busy.toFixed(2)} | |`);
 if (options.out !== undefined) {
   const about = {
     op: 'train-step',
+    record: options.record,
     device: device.name,
     preset,
     attention,

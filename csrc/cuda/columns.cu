@@ -10,12 +10,11 @@ namespace {
 
 constexpr int kLanes = 32;  // column vectors of a block
 constexpr int kRows = 8;    // of a block, side by side
-constexpr int kLoads = 4;   // of a thread that are under way together
-constexpr int kBlocksPerSm = 4;
 
 template <typename T, int V>
 struct SumRows {
-  using Element = T;
+  static constexpr int kAhead = 8;  // rows of a thread whose loads are under way together
+  static constexpr int kBlocksPerSm = 4;
   static constexpr bool kSums = true;
   using In = Bits<T, V>;
   const T* x;
@@ -31,7 +30,7 @@ struct SumRows {
 
 template <typename T, int V>
 struct GateForward {
-  using Element = T;
+  static constexpr int kAhead = 4, kBlocksPerSm = 3;
   static constexpr bool kSums = false;
   struct In {
     Bits<T, V> x, branch;
@@ -57,7 +56,7 @@ struct GateForward {
 
 template <typename T, int V>
 struct GateBackward {
-  using Element = T;
+  static constexpr int kAhead = 4, kBlocksPerSm = 3;
   static constexpr bool kSums = true;
   struct In {
     Bits<T, V> branch, doutput;
@@ -86,10 +85,9 @@ struct GateBackward {
 
 // partial: [groups, parts, width], where there are sums.
 template <int V, typename F>
-__global__ void __launch_bounds__(kLanes* kRows, kBlocksPerSm)
+__global__ void __launch_bounds__(kLanes* kRows, F::kBlocksPerSm)
     columns_kernel(F f, RowParts parts, int64_t width, int64_t blocks, float* partial) {
   __shared__ Vector<float, V> sums[F::kSums ? kRows : 1][F::kSums ? kLanes : 1];
-  constexpr int kAhead = kLoads * sizeof(Bits<typename F::Element, V>) / sizeof(typename F::In);  // rows
   const int64_t part = blockIdx.x / blocks;
   const int64_t column = (blockIdx.x % blocks * kLanes + threadIdx.x) * V;
   const bool inside = column < width;
@@ -98,14 +96,14 @@ __global__ void __launch_bounds__(kLanes* kRows, kBlocksPerSm)
     f.begin(parts.group(part) * width + column);
     const int64_t end = parts.end(part);
 #pragma unroll 1
-    for (int64_t row = parts.begin(part) + threadIdx.y; row < end; row += kRows * kAhead) {
-      typename F::In in[kAhead];
+    for (int64_t row = parts.begin(part) + threadIdx.y; row < end; row += kRows * F::kAhead) {
+      typename F::In in[F::kAhead];
 #pragma unroll
-      for (int i = 0; i < kAhead; ++i) {
+      for (int i = 0; i < F::kAhead; ++i) {
         if (row + i * kRows < end) in[i] = f.read((row + i * kRows) * width + column);
       }
 #pragma unroll
-      for (int i = 0; i < kAhead; ++i) {
+      for (int i = 0; i < F::kAhead; ++i) {
         if (row + i * kRows < end) f.work((row + i * kRows) * width + column, in[i], sum);
       }
     }
@@ -132,10 +130,11 @@ void walk(DType dtype, bool wide, int64_t rows, int64_t width, int64_t groups, f
   for_elements(dtype, wide, [&](auto element, auto vector) {
     constexpr int V = vector();
     const int64_t blocks = (width / V + kLanes - 1) / kLanes;
-    const RowParts parts(rows, groups, on.sm_count * kBlocksPerSm / blocks, kRows * kLoads);
+    using F = decltype(f_of(element, vector));
+    const RowParts parts(rows, groups, on.sm_count * F::kBlocksPerSm / blocks, kRows * F::kAhead);
     const bool direct = parts.parts == 1;
     float* const partial = sums == nullptr || direct ? sums : on.scratch_of<float>(parts.count() * width);
-    const auto f = f_of(element, vector);
+    const F f = f_of(element, vector);
     if (parts.count() > 0) {
       columns_kernel<V><<<blocks_of(parts.count() * blocks, 1), dim3(kLanes, kRows), 0, on.stream>>>(f, parts, width,
                                                                                                      blocks, partial);

@@ -174,15 +174,30 @@ void launch_empty(const MatrixProduct& p, const void* bias, const Launch& on) {
 
 void launch(const MatrixProduct& p, const Launch& on) {
   if (p.M == 0 || p.N == 0) return;
+  const auto cast = [&](DType from, DType to, int64_t count, const void* x, void* output) {
+    launch(Cast{.from = from, .to = to, .count = count, .x = x, .output = output}, on);
+  };
   // cuBLASLt adds a bias of the output's dtype.
+  const DType dtype = p.output_dtype;
   const void* bias = p.bias;
-  if (bias != nullptr && p.output_dtype != DType::float32) {
-    void* const rounded = on.scratch(p.N * size_of(p.output_dtype));
-    launch(Cast{.from = DType::float32, .to = p.output_dtype, .count = p.N, .x = p.bias, .output = rounded}, on);
+  if (bias != nullptr && dtype != DType::float32) {
+    void* const rounded = on.scratch(p.N * size_of(dtype));
+    cast(DType::float32, dtype, p.N, p.bias, rounded);
     bias = rounded;
   }
   if (p.K == 0) return launch_empty(p, bias, on);
-  products().run(p, bias, on);
+  // Where rows do not begin at 16 bytes, its algorithms may round the product before they add the bias (seen with odd
+  // N). There the sum is made in fp32.
+  if (bias == nullptr || dtype == DType::float32 || (p.N * size_of(dtype)) % 16 + (p.K * size_of(p.dtype)) % 16 == 0) {
+    return products().run(p, bias, on);
+  }
+  float* const wide_bias = on.scratch_of<float>(p.N);
+  cast(dtype, DType::float32, p.N, bias, wide_bias);
+  MatrixProduct wide = p;
+  wide.output_dtype = DType::float32;
+  wide.output = on.scratch(p.M * p.N * size_of(DType::float32));
+  products().run(wide, wide_bias, on);
+  cast(DType::float32, dtype, p.M * p.N, wide.output, p.output);
 }
 
 }  // namespace vsa::cuda

@@ -11,7 +11,8 @@ namespace vsa::cuda {
 
 inline constexpr int kNormWarps = 4;    // of a block whose teams are warps
 inline constexpr int kNormBlock = 256;  // threads of a team that is a block
-inline constexpr int kNormHeld = 4;     // vectors of a row that a thread keeps
+inline constexpr int kWarpHeld = 3;     // vectors of a row that a thread keeps: 768 channels of 16 bits
+inline constexpr int kBlockHeld = 4;    // 8,192
 
 // A team of 32 or kNormBlock threads, of which each keeps that many vectors of a row; 0: they are read again.
 template <int size, int held_>
@@ -74,12 +75,12 @@ void for_teams(DType dtype, bool wide, int64_t width, const Go& go) {
   wide = wide && width % (16 / size_of(dtype)) == 0;
   for_elements(dtype, wide, [&](auto element, auto vector) {
     const int64_t vectors = width / vector();
-    if (vectors <= 32 * kNormHeld) {
-      go(element, vector, Team<32, kNormHeld>());
+    if (vectors <= 32 * kWarpHeld) {
+      go(element, vector, Team<32, kWarpHeld>());
     } else if (vectors <= kNormBlock) {
       go(element, vector, Team<kNormBlock, 1>());
-    } else if (vectors <= kNormBlock * kNormHeld) {
-      go(element, vector, Team<kNormBlock, kNormHeld>());
+    } else if (vectors <= kNormBlock * kBlockHeld) {
+      go(element, vector, Team<kNormBlock, kBlockHeld>());
     } else {
       go(element, vector, Team<kNormBlock, 0>());
     }

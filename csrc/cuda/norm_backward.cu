@@ -53,36 +53,50 @@ __global__ void __launch_bounds__(Team::kThreads, Team::kBlocksPerSm) norm_backw
   const int64_t part = blockIdx.x;
   const int64_t parameters = p.parts.group(part) * p.width;
   const float scale = 1.0f / static_cast<float>(p.width);
-  Vector<float, V> gain[kSlots], dgain[kSlots] = {}, dshift[kSlots] = {};
-  const auto read_gain = [&](int i, int64_t column) {
+  Vector<float, V> dgain[kSlots] = {}, dshift[kSlots] = {};
+  // From the caches, twice a row: the registers are for the sums and the next row.
+  const auto gain_at = [&](int64_t column) {
+    Vector<float, V> gain;
 #pragma unroll
-    for (int c = 0; c < V; ++c) gain[i].element[c] = 1;
-    if (p.gain != nullptr) gain[i] = load_floats<V>(p.gain + parameters + column);
+    for (int c = 0; c < V; ++c) gain.element[c] = 1;
+    if (p.gain != nullptr) gain = load_floats<V>(p.gain + parameters + column);
 #pragma unroll
-    for (int c = 0; c < V; ++c) gain[i].element[c] += p.base;
+    for (int c = 0; c < V; ++c) gain.element[c] += p.base;
+    return gain;
   };
-  if constexpr (kHeld) Team::template each<V>(p.width, read_gain);
 
   const int64_t begin = p.parts.begin(part), end = p.parts.end(part);
+  Bits<T, V> held_x[kSlots], held_doutput[kSlots], next_x[kSlots], next_doutput[kSlots];
+  const auto read = [&](int64_t row, Bits<T, V>(&x)[kSlots], Bits<T, V>(&doutput)[kSlots]) {
+    if (row >= end) return;
+    Team::template each<V>(p.width, [&](int i, int64_t column) {
+      x[i] = *reinterpret_cast<const Bits<T, V>*>(p.x + row * p.width + column);
+      doutput[i] = *reinterpret_cast<const Bits<T, V>*>(p.doutput + row * p.width + column);
+    });
+  };
+  if constexpr (kHeld) read(begin + Team::index(), next_x, next_doutput);
   for (int64_t row = begin + Team::index(); row < end; row += Team::kTeams) {
-    Bits<T, V> held_x[kSlots], held_doutput[kSlots];
-    const auto read = [&](int i, int64_t column) {
-      held_x[i] = *reinterpret_cast<const Bits<T, V>*>(p.x + row * p.width + column);
-      held_doutput[i] = *reinterpret_cast<const Bits<T, V>*>(p.doutput + row * p.width + column);
-      if constexpr (!kHeld) read_gain(i, column);
+    if constexpr (kHeld) {
+#pragma unroll
+      for (int i = 0; i < kSlots; ++i) held_x[i] = next_x[i], held_doutput[i] = next_doutput[i];
+      read(row + Team::kTeams, next_x, next_doutput);
+    }
+    const auto read_again = [&](int64_t column) {
+      held_x[0] = *reinterpret_cast<const Bits<T, V>*>(p.x + row * p.width + column);
+      held_doutput[0] = *reinterpret_cast<const Bits<T, V>*>(p.doutput + row * p.width + column);
     };
-    if constexpr (kHeld) Team::template each<V>(p.width, read);
     const float rstd = p.rstd[row], mean = p.rms ? 0.0f : p.mean[row];
 
     // Of differences from the mean, of g, of their products. What is left of the mean in the differences, the first
     // sum, is taken off as in the forward.
     float sums[3] = {};
     Team::template each<V>(p.width, [&](int i, int64_t column) {
-      if constexpr (!kHeld) read(i, column);
+      if constexpr (!kHeld) read_again(column);
       const Vector<float, V> x = to_float<T, V>(held_x[i]), doutput = to_float<T, V>(held_doutput[i]);
+      const Vector<float, V> gain = gain_at(column);
 #pragma unroll
       for (int c = 0; c < V; ++c) {
-        const float difference = x.element[c] - mean, g = doutput.element[c] * gain[i].element[c];
+        const float difference = x.element[c] - mean, g = doutput.element[c] * gain.element[c];
         sums[0] += difference;
         sums[1] += g;
         sums[2] += g * difference;
@@ -93,12 +107,13 @@ __global__ void __launch_bounds__(Team::kThreads, Team::kBlocksPerSm) norm_backw
     const float along = (sums[2] - rest * sums[1]) * rstd * scale;
 
     Team::template each<V>(p.width, [&](int i, int64_t column) {
-      if constexpr (!kHeld) read(i, column);
+      if constexpr (!kHeld) read_again(column);
       const Vector<float, V> x = to_float<T, V>(held_x[i]), doutput = to_float<T, V>(held_doutput[i]);
+      const Vector<float, V> gain = gain_at(column);
       Vector<float, V> dx;
 #pragma unroll
       for (int c = 0; c < V; ++c) {
-        const float normal = (x.element[c] - mean - rest) * rstd, g = doutput.element[c] * gain[i].element[c];
+        const float normal = (x.element[c] - mean - rest) * rstd, g = doutput.element[c] * gain.element[c];
         dx.element[c] = rstd * (g - average - normal * along);
         const float gain_part = doutput.element[c] * normal, shift_part = doutput.element[c];
         if constexpr (kHeld) {

@@ -3,7 +3,11 @@
 namespace vsa::cuda {
 namespace {
 
-constexpr int64_t kMostRows = 16;  // of a team: gain and shift are read once for them
+// Of an SM that is full; gain and shift are read again for every row, from the caches, to leave it its registers.
+template <typename Team>
+constexpr int kBlocks = Team::kTeams > 1  ? 7
+                        : Team::kHeld > 1 ? 2
+                                          : 4;
 
 template <typename T>
 struct Args {
@@ -20,23 +24,13 @@ struct Args {
 };
 
 template <typename T, int V, typename Team>
-__global__ void __launch_bounds__(Team::kThreads) norm_forward_kernel(Args<T> p) {
+__global__ void __launch_bounds__(Team::kThreads, kBlocks<Team>) norm_forward_kernel(Args<T> p) {
   constexpr bool kHeld = Team::kHeld > 0;
   constexpr int kSlots = kHeld ? Team::kHeld : 1;
   const int64_t part = int64_t{blockIdx.x} * Team::kTeams + Team::index();
   if (part >= p.parts.count()) return;
   const int64_t parameters = p.parts.group(part) * p.width;
   const float scale = 1.0f / static_cast<float>(p.width);
-  Vector<float, V> gain[kSlots], shift[kSlots];
-  const auto read_parameters = [&](int i, int64_t column) {
-#pragma unroll
-    for (int c = 0; c < V; ++c) gain[i].element[c] = 1, shift[i].element[c] = 0;
-    if (p.gain != nullptr) gain[i] = load_floats<V>(p.gain + parameters + column);
-    if (p.shift != nullptr) shift[i] = load_floats<V>(p.shift + parameters + column);
-#pragma unroll
-    for (int c = 0; c < V; ++c) gain[i].element[c] += p.base;
-  };
-  if constexpr (kHeld) Team::template each<V>(p.width, read_parameters);
 
   const int64_t end = p.parts.end(part);
   for (int64_t row = p.parts.begin(part); row < end; ++row) {
@@ -78,11 +72,15 @@ __global__ void __launch_bounds__(Team::kThreads) norm_forward_kernel(Args<T> p)
     const float rstd = 1.0f / sqrtf((isnan(squares) ? squares : variance) + p.eps);
     Team::template each<V>(p.width, [&](int i, int64_t column) {
       Vector<float, V> result = x_at(i, column);
-      if constexpr (!kHeld) read_parameters(i, column);
+      Vector<float, V> gain, shift = {};
+#pragma unroll
+      for (int c = 0; c < V; ++c) gain.element[c] = 1;
+      if (p.gain != nullptr) gain = load_floats<V>(p.gain + parameters + column);
+      if (p.shift != nullptr) shift = load_floats<V>(p.shift + parameters + column);
 #pragma unroll
       for (int c = 0; c < V; ++c) {
         const float normal = (result.element[c] - mean - rest) * rstd;
-        result.element[c] = normal * gain[i].element[c] + shift[i].element[c];
+        result.element[c] = normal * (p.base + gain.element[c]) + shift.element[c];
       }
       store<T, V>(p.output + row * p.width + column, result);
     });
@@ -101,8 +99,7 @@ void launch(const NormForward& p, const Launch& on) {
   for_teams(p.dtype, wide, p.width, [&](auto element, auto vector, auto team) {
     using T = decltype(element);
     using Team = decltype(team);
-    const int64_t busy = on.sm_count * (Team::kTeams > 1 ? 16 : 4);  // teams
-    const RowParts parts(p.rows, p.groups, std::max(busy, p.rows / kMostRows), 1);
+    const RowParts parts(p.rows, p.groups, int64_t{on.sm_count} * kBlocks<Team> * Team::kTeams, 1);
     const float base = p.one_plus && p.gain != nullptr ? 1.0f : 0.0f;
     const Args<T> args{
         parts,  p.width, p.rms, base, p.eps, static_cast<const T*>(p.x), p.gain, p.shift, static_cast<T*>(p.output),

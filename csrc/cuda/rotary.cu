@@ -1,13 +1,14 @@
 #include "cuda/check.h"
+#include "cuda/fast_division.h"
 #include "cuda/launch.h"
 #include "cuda/vectors.cuh"
 
-// A thread turns the same channels of all heads of a token, so that cosines and sines are read once. Bound by memory.
+// A thread turns the same channels of a few heads of a token by the same cosines and sines. Bound by memory.
 namespace vsa::cuda {
 namespace {
 
 constexpr int kThreads = 256;
-constexpr int kHeads = 4;  // their loads are under way together
+constexpr int kHeads = 4;  // of a thread: their loads are under way together
 
 // V channels from an address that accesses of A elements are allowed at.
 template <typename T, int V, int A>
@@ -33,39 +34,39 @@ __device__ __forceinline__ void store_by(T* to, const Vector<float, V>& x) {
   }
 }
 
+// Items are vectors of channels of groups of heads of tokens, the channels next to each other.
 template <typename T, int V, int A>
-__global__ void __launch_bounds__(kThreads) rotary_kernel(const T* x, const float* table, T* output, int64_t items,
-                                                          int32_t L, int32_t H, int32_t D, float sign) {
-  const int64_t item = int64_t{blockIdx.x} * kThreads + threadIdx.x;
+__global__ void __launch_bounds__(kThreads)
+    rotary_kernel(const T* x, const float* table, T* output, uint32_t items, FastDivision vectors, FastDivision groups,
+                  FastDivision length, int32_t H, int32_t D, float sign) {
+  const uint32_t item = blockIdx.x * kThreads + threadIdx.x;
   if (item >= items) return;
-  const int32_t vectors = D / V;
-  const int64_t token = item / vectors;
-  const int32_t channel = static_cast<int32_t>(item - token * vectors) * V;
-  float cosine[V / 2], sine[V / 2];
+  const uint32_t rest = vectors(item), token = groups(rest);
+  const auto channel = static_cast<int32_t>(item - rest * vectors.divisor) * V;
+  const auto begin = static_cast<int32_t>(rest - token * groups.divisor) * kHeads;
+  const uint32_t place = token - length(token) * length.divisor;
+  const int64_t first = (int64_t{token} * H + begin) * D + channel;
+  Vector<float, V> in[kHeads];
 #pragma unroll
-  for (int i = 0; i < V / 2; ++i) {
-    const float* at = table + token % L * D + channel + 2 * i;
-    cosine[i] = at[0], sine[i] = sign * at[1];
+  for (int h = 0; h < kHeads; ++h) {
+    if (begin + h < H) in[h] = load_by<T, V, A>(x + first + int64_t{h} * D);
   }
-  const int64_t first = token * H * D + channel;
-  for (int32_t begin = 0; begin < H; begin += kHeads) {
-    Vector<float, V> in[kHeads];
+  const float2* const turns = reinterpret_cast<const float2*>(table + int64_t{place} * D + channel);
+  float2 turn[V / 2];
 #pragma unroll
-    for (int h = 0; h < kHeads; ++h) {
-      if (begin + h < H) in[h] = load_by<T, V, A>(x + first + int64_t{begin + h} * D);
+  for (int i = 0; i < V / 2; ++i) turn[i] = turns[i];
+#pragma unroll
+  for (int h = 0; h < kHeads; ++h) {
+    if (begin + h >= H) break;
+    Vector<float, V> out;
+#pragma unroll
+    for (int i = 0; i < V / 2; ++i) {
+      const float real = in[h].element[2 * i], imaginary = in[h].element[2 * i + 1];
+      const float cosine = turn[i].x, sine = sign * turn[i].y;
+      out.element[2 * i] = real * cosine - imaginary * sine;
+      out.element[2 * i + 1] = real * sine + imaginary * cosine;
     }
-#pragma unroll
-    for (int h = 0; h < kHeads; ++h) {
-      if (begin + h >= H) break;
-      Vector<float, V> out;
-#pragma unroll
-      for (int i = 0; i < V / 2; ++i) {
-        const float real = in[h].element[2 * i], imaginary = in[h].element[2 * i + 1];
-        out.element[2 * i] = real * cosine[i] - imaginary * sine[i];
-        out.element[2 * i + 1] = real * sine[i] + imaginary * cosine[i];
-      }
-      store_by<T, V, A>(output + first + int64_t{begin + h} * D, out);
-    }
+    store_by<T, V, A>(output + first + int64_t{h} * D, out);
   }
 }
 
@@ -74,15 +75,17 @@ __global__ void __launch_bounds__(kThreads) rotary_kernel(const T* x, const floa
 void launch(const Rotary& p, const Launch& on) {
   const int64_t tokens = p.B * p.L;
   if (tokens * p.H * p.D == 0) return;
-  VSA_CHECK(p.L <= INT32_MAX && p.H <= INT32_MAX && p.D <= INT32_MAX, "too large a problem for one launch");
+  const int64_t groups = (p.H + kHeads - 1) / kHeads;
   const bool wide = aligned_to_16({p.x, p.output}) && p.D % (16 / size_of(p.dtype)) == 0;
   for_elements(p.dtype, wide, [&](auto element, auto access) {
     using T = decltype(element);
     constexpr int A = access(), V = A == 1 ? 2 : A;  // a pair at least
-    const int64_t items = tokens * (p.D / V);
+    const int64_t items = tokens * groups * (p.D / V);
+    VSA_CHECK(items <= INT32_MAX && p.L <= INT32_MAX, "too large a problem for one launch");
+    const auto by = [](int64_t divisor) { return FastDivision(static_cast<uint32_t>(divisor)); };
     rotary_kernel<T, V, A><<<blocks_of(items, kThreads), kThreads, 0, on.stream>>>(
-        static_cast<const T*>(p.x), p.table, static_cast<T*>(p.output), items, static_cast<int32_t>(p.L),
-        static_cast<int32_t>(p.H), static_cast<int32_t>(p.D), p.inverse ? -1.0f : 1.0f);
+        static_cast<const T*>(p.x), p.table, static_cast<T*>(p.output), static_cast<uint32_t>(items), by(p.D / V),
+        by(groups), by(p.L), static_cast<int32_t>(p.H), static_cast<int32_t>(p.D), p.inverse ? -1.0f : 1.0f);
     check_launch("rotary_kernel");
   });
 }

@@ -34,6 +34,14 @@ export interface VideoDiTInputs {
   observe?: (state: LayerState) => void;
 }
 
+/** Inputs that are as they must be. */
+interface Checked {
+  x: Tensor;
+  times: readonly number[];
+  context?: Tensor | undefined;
+  observe?: VideoDiTInputs['observe'] | undefined;
+}
+
 /** Channels of the sinusoidal time embedding. */
 const TIME_WIDTH = 256;
 
@@ -118,10 +126,21 @@ export class VideoDiT extends Module {
    */
   forward(inputs: VideoDiTInputs): Tensor {
     const { x, times, context, observe } = this.#check(inputs);
+    return tidy(() => this.forwardAt(this.timeWaves(times), { x, context, observe }));
+  }
+
+  /** @internal What a forward needs of the times, from the host: float32 `[B, 256]`. */
+  timeWaves(times: readonly number[]): Tensor {
+    const scaled = times.map((t) => 1000 * t);
+    return sinusoidalEmbedding(scaled, { width: TIME_WIDTH, device: this.device });
+  }
+
+  /** @internal As `forward`, but with nothing from the host, so that it can be recorded; inputs are not checked. */
+  forwardAt(waves: Tensor, { x, context, observe }: Pick<Checked, 'x' | 'context' | 'observe'>): Tensor {
     return tidy(() => {
       const { patch, modulation, blocks } = this.#layers;
-      const te = this.#embedTime(times);
-      const e6 = modulation.forward(silu({ x: te })).reshape([times.length, 6, this.config.width]);
+      const te = this.#embedTime(waves);
+      const e6 = modulation.forward(silu({ x: te })).reshape([waves.shape[0]!, 6, this.config.width]);
       const c = context && this.#embedContext(context);
       let h = patch.forward(x.cast(this.config.dtype));
       for (const [layer, block] of blocks.entries()) {
@@ -154,13 +173,9 @@ export class VideoDiT extends Module {
   }
 
   /** float32 `[B, width]` */
-  #embedTime(times: readonly number[]): Tensor {
+  #embedTime(waves: Tensor): Tensor {
     const [first, second] = this.#layers.time;
-    return tidy(() => {
-      const scaled = times.map((t) => 1000 * t);
-      const embedded = sinusoidalEmbedding(scaled, { width: TIME_WIDTH, device: this.device });
-      return second.forward(silu({ x: first.forward(embedded) }));
-    });
+    return tidy(() => second.forward(silu({ x: first.forward(waves) })));
   }
 
   /** `[B, S, width]` of the model's dtype. */
@@ -179,7 +194,7 @@ export class VideoDiT extends Module {
     });
   }
 
-  #check(inputs: VideoDiTInputs): VideoDiTInputs {
+  #check(inputs: VideoDiTInputs): Checked {
     checkOptions('inputs', inputs, ['x', 'times', 'context', 'observe']);
     const { times, observe } = inputs;
     const { channels, context: wanted } = this.config;
@@ -205,7 +220,7 @@ export class VideoDiT extends Module {
     const context = inputs.context && checkTensor('context', inputs.context, '[B, S, channels]');
     if (context !== undefined) checkDims('context', context, [B, wanted!.tokens, wanted!.width], '[B, S, channels]');
     checkAlike({ 'the model': model, x, context }, false);
-    return { x, times, ...(context && { context }), ...(observe && { observe }) };
+    return { x, times, context, observe };
   }
 
   /**

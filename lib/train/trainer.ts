@@ -10,16 +10,13 @@ import { AdamW, gradientNorm, MovingAverage, warmupConstant, warmupCosine } from
 import { keep, tidy } from '../tensor/scope.js';
 import { Tensor } from '../tensor/tensor.js';
 import type { RunTensors } from './checkpoint.js';
+import { RecordedStep, type StepInputs, type StepOutputs } from './recorded-step.js';
 import { channelsOf, tokenGrid, type TrainSettings } from './settings.js';
 
 /** Of AdamW, as in VSA's recipe (arXiv 2505.13389). */
 const BETAS = [0.9, 0.95] as const;
 
-export interface StepResult {
-  /** float32 [], on the device. */
-  readonly loss: Tensor;
-  /** float32 [2]: the gradient's norm, and the factor it was clipped by. */
-  readonly norm: Tensor;
+export interface StepResult extends StepOutputs {
   readonly learningRate: number;
   readonly topK: number | null;
 }
@@ -38,13 +35,19 @@ export class Trainer implements Disposable {
   readonly #optimizer: AdamW;
   readonly #ema: MovingAverage | undefined;
   readonly #rate: (step: number) => number;
+  /** The step of `#topK`, once it has been recorded. */
+  #recorded: RecordedStep | undefined;
+  /** Of the last step; undefined: there was none, or what it left has been overwritten. */
+  #topK: number | null | undefined;
 
   /**
+   * @param record Whether steps are recorded and replayed, which gives the same bits. Default: on GPUs.
    * @throws VsaRangeError, VsaTypeError for settings that no model has; OutOfMemoryError.
    */
   constructor(
     readonly settings: TrainSettings,
     device: Device,
+    private readonly record = device.type === 'cuda',
   ) {
     const { width, heads, layers, ffn, attention, sparsity, fineGate, dtype, checkpointing, seed } = settings;
     const { learningRate: peak, warmup, schedule, steps, weightDecay, ema } = settings;
@@ -85,6 +88,7 @@ export class Trainer implements Disposable {
 
   /** Takes the values of a checkpoint over. */
   load({ model, optimizer, ema }: RunTensors): void {
+    this.#forget();
     this.model.load(model);
     this.#optimizer.loadState(optimizer);
     this.#setAverages(ema);
@@ -92,6 +96,7 @@ export class Trainer implements Disposable {
 
   /** Begins from a dense model's weights: new gates at zero, K at all tiles. */
   adapt(dense: ReadonlyMap<string, Tensor>): void {
+    this.#forget();
     this.model.adapt(dense);
     this.#setAverages(this.model.parameters());
   }
@@ -116,30 +121,60 @@ export class Trainer implements Disposable {
    * @returns Tensors for the caller to dispose.
    */
   step(clips: Float32Array, step: number): StepResult {
-    const { model, settings } = this;
-    const { batch, seed, clip } = settings;
-    const { device, grid, config } = model;
     const learningRate = this.#rate(step);
-    const kept = this.topKAt(step);
-    if (kept !== null) model.topK = kept;
+    const topK = this.topKAt(step);
+    if (topK !== this.#topK) this.#forget();
+    if (topK !== null) this.model.topK = topK;
     return tidy(() => {
-      const shape = [batch, grid.length, config.channels];
-      const data = Tensor.from(clips, shape, { device });
-      const noise = Tensor.randn(shape, { seed: noiseSeed(seed, step), device });
-      const times = trainingTimes({ seed, step, count: batch });
-      const { noisy, target } = interpolate({ data, noise, times });
-      const prediction = model.forward({ x: noisy, times });
-      const loss = meanSquaredError({ prediction: prediction.cast('float32'), target });
-      loss.backward();
-      const norm = gradientNorm(model.parameters(), { maxNorm: clip === 0 ? Infinity : clip });
-      this.#optimizer.step({ learningRate, gradientScale: norm });
-      this.#optimizer.zeroGrad();
-      this.#ema?.update();
-      return { loss: keep(loss.detach()), norm: keep(norm), learningRate, topK: kept };
+      const inputs = this.#inputsOf(clips, step);
+      const { loss, norm } = this.#run(inputs, topK, learningRate);
+      return { loss: keep(loss), norm: keep(norm), learningRate, topK };
     });
   }
 
+  #inputsOf(clips: Float32Array, step: number): StepInputs {
+    const { model, settings } = this;
+    const { batch, seed } = settings;
+    const { device, grid, config } = model;
+    const shape = [batch, grid.length, config.channels];
+    const data = Tensor.from(clips, shape, { device });
+    const noise = Tensor.randn(shape, { seed: noiseSeed(seed, step), device });
+    const times = trainingTimes({ seed, step, count: batch });
+    return { ...interpolate({ data, noise, times }), waves: model.timeWaves(times) };
+  }
+
+  /** The first step with a K runs as it is, and makes what recording may not: moments, libraries, plans. */
+  #run(inputs: StepInputs, topK: number | null, learningRate: number): StepOutputs {
+    if (!this.record || this.#topK !== topK) {
+      this.#topK = topK;
+      return this.#work(inputs, learningRate);
+    }
+    this.#recorded ??= new RecordedStep(this.model.device, inputs, (own) => this.#work(own, learningRate));
+    this.#optimizer.prepareReplay({ learningRate });
+    return this.#recorded.replay(inputs);
+  }
+
+  #work({ noisy, target, waves }: StepInputs, learningRate: number): StepOutputs {
+    const { model, settings } = this;
+    const prediction = model.forwardAt(waves, { x: noisy });
+    const loss = meanSquaredError({ prediction: prediction.cast('float32'), target });
+    loss.backward();
+    const maxNorm = settings.clip === 0 ? Infinity : settings.clip;
+    const norm = gradientNorm(model.parameters(), { maxNorm });
+    this.#optimizer.step({ learningRate, gradientScale: norm });
+    this.#optimizer.zeroGrad();
+    this.#ema?.update();
+    return { loss: loss.detach(), norm };
+  }
+
+  #forget(): void {
+    this.#recorded?.dispose();
+    this.#recorded = undefined;
+    this.#topK = undefined;
+  }
+
   dispose(): void {
+    this.#forget();
     this.#ema?.dispose();
     this.#optimizer.dispose();
     this.model.dispose();

@@ -8,6 +8,9 @@ import { AdamW, gradientNorm, MovingAverage } from '../../lib/nn/optim/index.js'
 import type { Device } from '../../lib/device/device.js';
 import { bytesOf, cpu, describeGpu, gpu, runOnGpu } from './support.js';
 
+// By name: a look-up of a global in every step of a loop is slow in Jest's sandbox.
+const { abs } = Math;
+
 type Tensors = Record<string, Tensor | undefined>;
 /** A normal tensor of a shape, the same on every device. */
 type Draw = (shape: readonly number[], dtype?: DType) => Tensor;
@@ -29,8 +32,8 @@ async function expectAgreement(compute: (draw: Draw) => Tensors, dtype: DType): 
     const [values, reference] = [await tensor!.toFloat32(), await wanted[name]!.toFloat32()];
     let [largest, worst] = [0, 0];
     for (let i = 0; i < values.length; i++) {
-      largest = Math.max(largest, Math.abs(reference[i]!));
-      const difference = Math.abs(values[i]! - reference[i]!);
+      const difference = abs(values[i]! - reference[i]!);
+      if (abs(reference[i]!) > largest) largest = abs(reference[i]!);
       worst = difference <= worst ? worst : difference; // NaN stays
     }
     expect({ name, close: worst <= ROOM[dtype]! * largest, worst, largest }).toMatchObject({ name, close: true });
@@ -46,11 +49,7 @@ describeGpu('layers', () => {
   describe.each(['float32', 'bfloat16', 'float16'] as const)('%s', (dtype) => {
     test.each(WIDTHS)('norms and residuals, width %i', async (width) => {
       await expectAgreement((draw) => {
-        const [x, branch, g] = [
-          draw([2, 331, width], dtype),
-          draw([2, 331, width], dtype),
-          draw([2, 331, width], dtype),
-        ];
+        const [x, branch, g] = [draw([2, 90, width], dtype), draw([2, 90, width], dtype), draw([2, 90, width], dtype)];
         const [scale, shift, weight] = [draw([2, width]), draw([2, width]), draw([width])];
         const modulated = ops.layerNorm.forward({ x, scale, shift });
         const weighted = ops.layerNorm.forward({ x, weight });
@@ -96,7 +95,7 @@ describeGpu('layers', () => {
 
     test('element by element, and sums', async () => {
       await expectAgreement((draw) => {
-        const [a, b, row] = [draw([301, 1023], dtype), draw([301, 1023], dtype), draw([1023], dtype)];
+        const [a, b, row] = [draw([201, 1023], dtype), draw([201, 1023], dtype), draw([1023], dtype)];
         const silu = ops.silu.forward({ x: a });
         const gelu = ops.geluTanh.forward({ x: a });
         const repeated = ops.add.forward({ a, b: row });
@@ -108,7 +107,7 @@ describeGpu('layers', () => {
           ...{ product: ops.multiply.forward({ a, b }).output, scaled: ops.scale.forward({ x: a, by: 0.3 }).output },
           ...{ error: error.output },
           derror: ops.meanSquaredError.backward(error.saved, { output: error.output }).prediction,
-          joined: ops.concat.forward({ tensors: [a, b.reshape([301, 1023])], dim: 1 }).output,
+          joined: ops.concat.forward({ tensors: [a, b.reshape([201, 1023])], dim: 1 }).output,
           part: ops.slice.forward({ x: a, dim: 1, start: 3, end: 1000 }).output,
         };
       }, dtype);

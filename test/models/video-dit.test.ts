@@ -155,7 +155,10 @@ describe('forward', () => {
           times: [times[b]!],
           context: fresh.from(contexts.slice(b * 120, (b + 1) * 120), [1, 5, 24]),
         });
-        expect(numbersOf(alone)).toEqual(both.slice(b * 768, (b + 1) * 768));
+        const wanted = both.slice(b * 768, (b + 1) * 768);
+        // On a GPU the algorithm of a matrix product, and with it the order of its sums, depends on the number of rows.
+        if (here.type === 'cpu') expect(numbersOf(alone)).toEqual(wanted);
+        else numbersOf(alone).forEach((value, i) => expect(Math.abs(value - wanted[i]!)).toBeLessThan(1e-4));
       }
     });
   });

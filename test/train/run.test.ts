@@ -5,6 +5,8 @@ import { machineOf } from '../../lib/device/machine.js';
 import { Tensor } from '../../lib/tensor/tensor.js';
 import { loadCheckpoint, readCheckpointFacts, type RunTensors, saveCheckpoint } from '../../lib/train/checkpoint.js';
 import { FILES } from '../../lib/train/run.js';
+import { parseTrainOptions } from '../../lib/train/settings.js';
+import { Trainer } from '../../lib/train/trainer.js';
 import { failureOf } from '../tensor/support.js';
 import { here } from '../under-test.js';
 import { checkpointOf, rowsOf, run, SMALL, temporaryFolder } from './support.js';
@@ -87,6 +89,28 @@ describe('a run', () => {
     expect(rowsOf(crashed).map(({ step }) => step)).toEqual([1, 2, 3, 4, 5, 6]);
     expect(await bitsOf(crashed)).toEqual(await bitsOf(out));
   });
+});
+
+test('a recorded step, replayed, has the bits of the calls', async () => {
+  for (const options of [{}, { attention: 'full' }, { dtype: 'bfloat16' }] as const) {
+    const settings = parseTrainOptions({ ...SMALL, ...options });
+    const clips = Float32Array.from({ length: 256 * 192 }, (_, i) => Math.sin(i));
+    const bits = await Promise.all(
+      [false, true].map(async (record) => {
+        using trainer = new Trainer(settings, here, record);
+        const found: string[] = [];
+        for (let step = 0; step < 5; step++) {
+          const { loss, norm } = trainer.step(clips, step);
+          for (const one of [loss, norm]) {
+            found.push(Buffer.from((await one.data()).slice().buffer).toString('hex'));
+            one.dispose();
+          }
+        }
+        return found;
+      }),
+    );
+    expect(bits[1]).toEqual(bits[0]);
+  }
 });
 
 test('a model learns to denoise', async () => {
