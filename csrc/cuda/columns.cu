@@ -14,7 +14,7 @@ constexpr int kRows = 8;    // of a block, side by side
 template <typename T, int V>
 struct SumRows {
   static constexpr int kAhead = 8;  // rows of a thread whose loads are under way together
-  static constexpr int kBlocksPerSm = 4;
+  static constexpr int kBlocksPerSm = 3;
   static constexpr bool kSums = true;
   using In = Bits<T, V>;
   const T* x;
