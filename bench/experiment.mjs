@@ -10,7 +10,7 @@
 // run's settings and its log in means of ten steps, the page about all runs, and summary.json.
 import { mkdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
-import { join } from 'node:path';
+import { join, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
 
 const require = createRequire(import.meta.url);
@@ -39,7 +39,10 @@ const { values: options } = parseArgs({
   },
 });
 if (options.runs === undefined) throw new RangeError('--runs: got nothing, wanted a folder for runs');
-const runs = options.runs;
+const results = options.results === undefined ? undefined : resolve(options.results);
+// Runs are known by their names in it, and what is kept names no folder of this machine.
+mkdirSync(options.runs, { recursive: true });
+process.chdir(options.runs);
 const device = vsa.device(/** @type {import('../lib/index.js').DeviceString} */ (options.device));
 const ends = performance.now() + 60_000 * Number(options.minutes);
 const steps = Number(options.steps);
@@ -60,7 +63,7 @@ const arms = [
     'adapted',
     {
       ...common,
-      ...{ attention: 'vsa', fineGate: false, adapt: join(runs, 'full', 'checkpoint.safetensors') },
+      ...{ attention: 'vsa', fineGate: false, adapt: join('full', 'checkpoint.safetensors') },
       ...{ steps: adaptSteps, learningRate: 6e-5 },
       ...{ adaptInterval: Math.max(1, Math.floor((0.75 * adaptSteps) / 30)), adaptRate: 0.03 },
     },
@@ -76,8 +79,7 @@ const mean = (values) => values.reduce((sum, value) => sum + value, 0) / values.
 
 /** Trains an arm until it is done or the time is up. @param {string} name @param {TrainOptions} given */
 async function advance(name, given) {
-  const out = join(runs, name);
-  const checkpoint = join(out, 'checkpoint.safetensors');
+  const checkpoint = join(name, 'checkpoint.safetensors');
   const begun = exists(checkpoint);
   const wanted = parseTrainOptions(given).steps;
   if (begun && (await readCheckpointFacts(checkpoint)).step >= wanted) return true;
@@ -96,14 +98,14 @@ async function advance(name, given) {
     end: () => undefined,
   };
   const settings = begun ? undefined : parseTrainOptions(given);
-  const result = await train({ out, settings, device, progress, signal: controller.signal });
+  const result = await train({ out: name, settings, device, progress, signal: controller.signal });
   console.log(`${name}: ${result.step} of ${wanted} steps, loss ${result.loss?.toFixed(4) ?? ''}`);
   return !result.interrupted;
 }
 
-/** What an arm came to. @param {string} name @param {string} results */
-async function summarise(name, results) {
-  const rows = await readLog(join(runs, name, 'log.jsonl'));
+/** What an arm came to. @param {string} name @param {string} folder */
+async function summarise(name, folder) {
+  const rows = await readLog(join(name, 'log.jsonl'));
   const lines = [];
   for (let begin = 0; begin < rows.length; begin += 10) {
     const some = rows.slice(begin, begin + 10);
@@ -124,8 +126,8 @@ async function summarise(name, results) {
       }),
     );
   }
-  writeFileSync(join(results, `${name}.jsonl`), `${lines.join('\n')}\n`);
-  writeFileSync(join(results, `${name}.settings.json`), readFileSync(join(runs, name, 'settings.json')));
+  writeFileSync(join(folder, `${name}.jsonl`), `${lines.join('\n')}\n`);
+  writeFileSync(join(folder, `${name}.settings.json`), readFileSync(join(name, 'settings.json')));
   // The first steps warm up.
   const timed = rows.slice(20).map((row) => row.ms);
   const tail = rows.slice(-Math.ceil(rows.length / 8)).map((row) => row.loss);
@@ -137,14 +139,12 @@ async function summarise(name, results) {
   };
 }
 
-mkdirSync(runs, { recursive: true });
 for (const [name, given] of arms) {
   if (performance.now() < ends && (await advance(name, given))) continue;
   console.log('not done yet: the same command goes on');
   process.exit(3);
 }
-if (options.results !== undefined) {
-  const { results } = options;
+if (results !== undefined) {
   mkdirSync(results, { recursive: true });
   const summary = Object.fromEntries(
     await Promise.all(arms.map(async ([name]) => /** @type {const} */ ([name, await summarise(name, results)]))),
@@ -152,8 +152,6 @@ if (options.results !== undefined) {
   const about = { device: device.name, commit: native().build().commit, date: new Date().toISOString() };
   writeFileSync(join(results, 'summary.json'), `${JSON.stringify({ ...about, arms: summary }, null, 2)}\n`);
   console.log(JSON.stringify(summary, null, 2));
-  await writeReport(
-    arms.map(([name]) => join(runs, name)),
-    { out: join(results, 'report.html'), device },
-  );
+  const names = arms.map(([name]) => name);
+  await writeReport(names, { out: join(results, 'report.html'), device });
 }
