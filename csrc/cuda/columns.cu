@@ -10,11 +10,11 @@ namespace {
 
 constexpr int kLanes = 32;  // column vectors of a block
 constexpr int kRows = 8;    // of a block, side by side
+constexpr int kBlocksPerSm = 3;
 
 template <typename T, int V>
 struct SumRows {
   static constexpr int kAhead = 8;  // rows of a thread whose loads are under way together
-  static constexpr int kBlocksPerSm = 3;
   static constexpr bool kSums = true;
   using In = Bits<T, V>;
   const T* x;
@@ -30,7 +30,7 @@ struct SumRows {
 
 template <typename T, int V>
 struct GateForward {
-  static constexpr int kAhead = 4, kBlocksPerSm = 3;
+  static constexpr int kAhead = 4;
   static constexpr bool kSums = false;
   struct In {
     Bits<T, V> x, branch;
@@ -56,7 +56,7 @@ struct GateForward {
 
 template <typename T, int V>
 struct GateBackward {
-  static constexpr int kAhead = 4, kBlocksPerSm = 3;
+  static constexpr int kAhead = 4;
   static constexpr bool kSums = true;
   struct In {
     Bits<T, V> branch, doutput;
@@ -85,7 +85,7 @@ struct GateBackward {
 
 // partial: [groups, parts, width], where there are sums.
 template <int V, typename F>
-__global__ void __launch_bounds__(kLanes* kRows, F::kBlocksPerSm)
+__global__ void __launch_bounds__(kLanes* kRows, kBlocksPerSm)
     columns_kernel(F f, RowParts parts, int64_t width, int64_t blocks, float* partial) {
   __shared__ Vector<float, V> sums[F::kSums ? kRows : 1][F::kSums ? kLanes : 1];
   const int64_t part = blockIdx.x / blocks;
@@ -131,7 +131,7 @@ void walk(DType dtype, bool wide, int64_t rows, int64_t width, int64_t groups, f
     constexpr int V = vector();
     const int64_t blocks = (width / V + kLanes - 1) / kLanes;
     using F = decltype(f_of(element, vector));
-    const RowParts parts(rows, groups, on.sm_count * F::kBlocksPerSm / blocks, kRows * F::kAhead);
+    const RowParts parts(rows, groups, on.sm_count * kBlocksPerSm / blocks, kRows * F::kAhead);
     const bool direct = parts.parts == 1;
     float* const partial = sums == nullptr || direct ? sums : on.scratch_of<float>(parts.count() * width);
     const F f = f_of(element, vector);
