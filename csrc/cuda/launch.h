@@ -41,6 +41,7 @@ struct Launch {
 // no synchronisation, no allocation but scratch, the same bits for the same inputs. Lists were checked before
 // (cuda/lists_guard.h), so entries can be trusted. Empty problems (no batch, no tokens) launch nothing.
 void launch(const PoolingForward&, const Launch&);
+void launch(const PoolingTogether&, const Launch&);
 void launch(const PoolingBackward&, const Launch&);
 void launch(const CoarseForward&, const Launch&);
 void launch(const CoarseBackward&, const Launch&);

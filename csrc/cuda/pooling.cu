@@ -1,5 +1,4 @@
 #include "cuda/check.h"
-#include "cuda/fast_division.h"
 #include "cuda/launch.h"
 #include "cuda/tile_columns.cuh"
 
@@ -12,34 +11,14 @@ constexpr int kThreads = 64;
 constexpr int kSlots = 8;         // rows in flight: with 8 all of a large problem's threads fit the SMs' registers
 constexpr int kPartialSlots = 4;  // of a tile that is not full
 
-// All warps of an SM begin at once and issue in turn what comes before the first load, so that it is kept short: no
-// division, and the rows of full tiles from a table.
+constexpr int kMost = PoolingTogether::kMost;
+
 template <typename T>
 struct ForwardArgs {
-  TileLayout layout;
-  int32_t width;
-  uint32_t parts;
-  FastDivision by_vectors, by_tiles, by_nx, by_ny;
-  int64_t offsets[kTileVolume];  // elements, from slot 0 of a full video tile
-  const T* x;
-  float* output;
-
-  ForwardArgs(const TileLayout& layout_, int32_t width_, uint32_t parts_, int V, const T* x_, float* output_)
-      : layout(layout_),
-        width(width_),
-        parts(parts_),
-        by_vectors(width_ / V),
-        by_tiles(layout_.tiles),
-        by_nx(layout_.Nx > 0 ? layout_.Nx : 1),
-        by_ny(layout_.Ny > 0 ? layout_.Ny : 1),
-        x(x_),
-        output(output_) {
-    for (int slot = 0; slot < kTileVolume; ++slot) {
-      const int64_t column = slot & ((1 << layout.log_x) - 1), line = slot >> layout.log_x;
-      const int64_t y = line & ((1 << layout.log_y) - 1), t = line >> layout.log_y;
-      offsets[slot] = (layout.tiled ? slot : (t * layout.Y + y) * layout.X + column) * width;
-    }
-  }
+  Columns problems[kMost];
+  uint32_t end[kMost];  // blocks of the problems up to this one
+  const T* x[kMost];
+  float* output[kMost];
 };
 
 // The valid slots of a tile, in order.
@@ -65,17 +44,18 @@ __device__ __forceinline__ void add(float (&sum)[V], const Bits<T, V>& bits) {
 }
 
 template <typename T, int V>
-__global__ void __launch_bounds__(kThreads, 1024 / kThreads) pooling_forward(const __grid_constant__ ForwardArgs<T> p) {
+__global__ void __launch_bounds__(kThreads, 1024 / kThreads) pooling_forward(const __grid_constant__ ForwardArgs<T> args) {
   using Tokens = Bits<T, V>;
-  const uint32_t item = blockIdx.x * kThreads + threadIdx.x;
+  const int which = (blockIdx.x >= args.end[0]) + (blockIdx.x >= args.end[1]);
+  const uint32_t block = which == 0 ? blockIdx.x : blockIdx.x - args.end[which - 1];
+  const Columns& p = args.problems[which];
+  const uint32_t item = block * kThreads + threadIdx.x;
   if (item >= p.parts) return;
-  const uint32_t row = p.by_vectors(item), b = p.by_tiles(row), tile = row - b * p.by_tiles.divisor;
-  const uint32_t column = (item - row * p.by_vectors.divisor) * V;
-  const TilePlace place = p.layout.place(static_cast<int32_t>(tile), p.by_nx, p.by_ny);
-  const int32_t count = place.count();
-  const T* first = p.x + ((static_cast<int64_t>(b) * p.layout.rows + place.base) * p.width + column);
+  const Part part = Part::of<V>(p, item);
+  const int32_t count = part.place.count();
+  const T* first = args.x[which] + part.tokens;
   float sum[V] = {};
-  if (count == kTileVolume && static_cast<int32_t>(tile) >= p.layout.prefix_tiles) {
+  if (part.full) {
 #pragma unroll 1
     for (int begin = 0; begin < kTileVolume; begin += kSlots) {
       Tokens tokens[kSlots];
@@ -87,7 +67,7 @@ __global__ void __launch_bounds__(kThreads, 1024 / kThreads) pooling_forward(con
       for (int i = 0; i < kSlots; ++i) add<T, V>(sum, tokens[i]);
     }
   } else {
-    ValidSlots slots(place);
+    ValidSlots slots(part.place);
 #pragma unroll 1
     while (slots.left > 0) {
       Tokens tokens[kPartialSlots];
@@ -97,7 +77,7 @@ __global__ void __launch_bounds__(kThreads, 1024 / kThreads) pooling_forward(con
         if (slots.left > 0) {
           tokens[i] = __ldcs(reinterpret_cast<const Tokens*>(first + static_cast<int64_t>(slots.row) * p.width));
         }
-        slots.next(place);
+        slots.next(part.place);
       }
 #pragma unroll
       for (int i = 0; i < kPartialSlots; ++i) add<T, V>(sum, tokens[i]);
@@ -112,17 +92,17 @@ __global__ void __launch_bounds__(kThreads, 1024 / kThreads) pooling_forward(con
 #pragma unroll
     for (int c = 0; c < V; ++c) mean.element[c] = sum[c] / static_cast<float>(count);
   }
-  *reinterpret_cast<Vector<float, V>*>(p.output + (static_cast<int64_t>(row) * p.width + column)) = mean;
+  *reinterpret_cast<Vector<float, V>*>(args.output[which] + part.pooled) = mean;
 }
 
 template <typename T, int V>
-__global__ void __launch_bounds__(kThreads) pooling_backward(TileLayout layout, int32_t width, uint32_t parts,
-                                                             const float* __restrict__ doutput, T* __restrict__ dx) {
+__global__ void __launch_bounds__(kThreads)
+    pooling_backward(const __grid_constant__ Columns p, const float* __restrict__ doutput, T* __restrict__ dx) {
   using Tokens = Bits<T, V>;
-  const Part part = Part::of_thread<V>(layout, width, parts);
-  if (!part.exists) return;
-  const TilePlace place = layout.place(part.tile);
-  const float count = static_cast<float>(place.count());
+  const uint32_t item = blockIdx.x * kThreads + threadIdx.x;
+  if (item >= p.parts) return;
+  const Part part = Part::of<V>(p, item);
+  const float count = static_cast<float>(part.place.count());
   const Vector<float, V> gradient = *reinterpret_cast<const Vector<float, V>*>(doutput + part.pooled);
   Vector<T, V> share;
 #pragma unroll
@@ -131,36 +111,50 @@ __global__ void __launch_bounds__(kThreads) pooling_backward(TileLayout layout, 
   T* first = dx + part.tokens;
 #pragma unroll kSlots
   for (int slot = 0; slot < kTileVolume; ++slot) {
-    const bool valid = place.valid(slot);
-    if (!valid && !layout.tiled) continue;  // no such row
+    const bool valid = part.place.valid(slot);
+    if (!valid && !p.layout.tiled) continue;  // no such row
     // Not read again soon: L2 may give the rows up first.
-    __stcs(reinterpret_cast<Tokens*>(first + static_cast<int64_t>(place.row(slot)) * width), valid ? bits : zero);
+    const int64_t at = static_cast<int64_t>(part.place.row(slot) - part.place.base) * p.width;
+    __stcs(reinterpret_cast<Tokens*>(first + at), valid ? bits : zero);
   }
 }
 
 }  // namespace
 
+void launch(const PoolingTogether& p, const Launch& on) {
+  VSA_CHECK(p.count > 0 && p.count <= kMost, "1 to 3 tensors are pooled together");
+  const auto of = [&](int i) -> const PoolingForward& { return p.parts[i < p.count ? i : 0]; };
+  for (int i = 1; i < kMost; ++i) VSA_CHECK(of(i).dtype == of(0).dtype, "tensors pooled together have one dtype");
+  for_vectors(of(0).dtype, {of(0).H * of(0).D, of(1).H * of(1).D, of(2).H * of(2).D},
+              {of(0).x, of(0).output, of(1).x, of(1).output, of(2).x, of(2).output}, [&](auto element, auto vector) {
+                using T = decltype(element);
+                ForwardArgs<T> args{};
+                int64_t blocks = 0;
+                for (int i = 0; i < kMost; ++i) {
+                  if (i < p.count) args.problems[i] = columns_of(of(i), vector(), 1);
+                  blocks += (int64_t{args.problems[i].parts} + kThreads - 1) / kThreads;
+                  args.end[i] = static_cast<uint32_t>(blocks);
+                  args.x[i] = static_cast<const T*>(of(i).x), args.output[i] = of(i).output;
+                }
+                if (blocks == 0) return;
+                pooling_forward<T, vector()><<<static_cast<uint32_t>(blocks), kThreads, 0, on.stream>>>(args);
+                check_launch("pooling_forward");
+              });
+}
+
 void launch(const PoolingForward& p, const Launch& on) {
-  const TileLayout layout(p.grid, p.order);
-  for_vectors<kThreads>(p.dtype, p.B, p.H, p.D, layout, {p.x, p.output},
-                        [&](auto element, auto vector, uint32_t blocks, int32_t width, uint32_t parts) {
-                          using T = decltype(element);
-                          const ForwardArgs<T> args(layout, width, parts, vector(), static_cast<const T*>(p.x),
-                                                    p.output);
-                          pooling_forward<T, vector()><<<blocks, kThreads, 0, on.stream>>>(args);
-                          check_launch("pooling_forward");
-                        });
+  launch(PoolingTogether{1, {p}}, on);
 }
 
 void launch(const PoolingBackward& p, const Launch& on) {
-  const TileLayout layout(p.grid, p.order);
-  for_vectors<kThreads>(p.dtype, p.B, p.H, p.D, layout, {p.dx, p.doutput},
-                        [&](auto element, auto vector, uint32_t blocks, int32_t width, uint32_t parts) {
-                          using T = decltype(element);
-                          pooling_backward<T, vector()><<<blocks, kThreads, 0, on.stream>>>(
-                              layout, width, parts, p.doutput, static_cast<T*>(p.dx));
-                          check_launch("pooling_backward");
-                        });
+  for_vectors(p.dtype, {p.H * p.D}, {p.dx, p.doutput}, [&](auto element, auto vector) {
+    using T = decltype(element);
+    const Columns columns = columns_of(p, vector(), 1);
+    const uint32_t blocks = (columns.parts + kThreads - 1) / kThreads;
+    if (blocks == 0) return;
+    pooling_backward<T, vector()><<<blocks, kThreads, 0, on.stream>>>(columns, p.doutput, static_cast<T*>(p.dx));
+    check_launch("pooling_backward");
+  });
 }
 
 }  // namespace vsa::cuda

@@ -15,6 +15,13 @@ struct PoolingForward {
   float* output;  // [B, tiles, H, D], tiles = grid.total_tiles()
 };
 
+// Several tensors in one pass, which keeps a GPU's memory busy from the first byte to the last. They have one dtype.
+struct PoolingTogether {
+  static constexpr int kMost = 3;  // q, k and v
+  int32_t count;                   // 1 to kMost
+  PoolingForward parts[kMost];
+};
+
 // Each valid token receives its tile's gradient over the number of valid tokens.
 struct PoolingBackward {
   DType dtype;
