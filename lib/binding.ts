@@ -110,6 +110,8 @@ export interface Native {
   randomNormal(p: { dtype: number; seed: bigint; count: number; mean: number; std: number; output: Handle }): void;
 
   poolingForward(p: Dims & Tokens & { grid: NativeGrid; x: Handle; output: Handle }): void;
+  /** q, then of keys what there is: k, or k and v. */
+  poolingTogether(p: KeyDims & Tokens & { qGrid: NativeGrid; kvGrid: NativeGrid; x: Handle[]; output: Handle[] }): void;
   poolingBackward(p: Dims & Tokens & { grid: NativeGrid; doutput: Handle; dx: Handle }): void;
   coarseForward(
     p: KeyDims & {

@@ -33,6 +33,25 @@ Napi::Value pooling_forward(const Napi::CallbackInfo& info) {
   return a.launch(p);
 }
 
+// q, and of the keys' heads and grid up to two more.
+Napi::Value pooling_together(const Napi::CallbackInfo& info) {
+  Args a(info);
+  PoolingTogether p{};
+  const uint32_t count = a.length("x");
+  VSA_CHECK(count > 0 && count <= PoolingTogether::kMost && a.length("output") == count, "1 to 3 tensors are pooled");
+  p.count = static_cast<int32_t>(count);
+  for (uint32_t i = 0; i < count; ++i) {
+    PoolingForward& part = p.parts[i];
+    part.dtype = a.float_dtype(), part.order = a.order();
+    part.B = a.integer("B"), part.D = a.integer("D");
+    part.H = i == 0 ? a.integer("H") : a.integer("Hkv");
+    part.grid = i == 0 ? a.grid("qGrid") : a.grid("kvGrid");
+    part.x = a.in_of("x", i, part.B * part.grid.rows(part.order) * part.H * part.D * size_of(part.dtype));
+    part.output = static_cast<float*>(a.out_of("output", i, part.B * part.grid.total_tiles() * part.H * part.D * 4));
+  }
+  return a.launch(p);
+}
+
 Napi::Value pooling_backward(const Napi::CallbackInfo& info) {
   Args a(info);
   PoolingBackward p{.dtype = a.float_dtype(),
@@ -218,6 +237,7 @@ Napi::Value tiling(const Napi::CallbackInfo& info) {
 
 void export_attention(Napi::Env env, Napi::Object exports) {
   exports.Set("poolingForward", function<pooling_forward>(env));
+  exports.Set("poolingTogether", function<pooling_together>(env));
   exports.Set("poolingBackward", function<pooling_backward>(env));
   exports.Set("coarseForward", function<coarse_forward>(env));
   exports.Set("coarseBackward", function<coarse_backward>(env));

@@ -7,6 +7,7 @@
 namespace vsa::cpu {
 
 void run(const PoolingForward&);
+void run(const PoolingTogether&);
 void run(const PoolingBackward&);
 void run(const CoarseForward&);
 void run(const CoarseBackward&);

@@ -26,6 +26,10 @@ void run(const PoolingForward& p) {
   });
 }
 
+void run(const PoolingTogether& p) {
+  for (int32_t i = 0; i < p.count; ++i) run(p.parts[i]);
+}
+
 void run(const PoolingBackward& p) {
   const int64_t tiles = p.grid.total_tiles(), width = p.H * p.D;
   parallel_for(p.B * tiles, [&](int64_t item) {

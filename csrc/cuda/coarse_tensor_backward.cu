@@ -36,6 +36,7 @@ struct Shared {
     alignas(16) KeyRow key_rows[2][kTile];
     alignas(16) QueryRow query_rows[2][kTile];
   };
+  float4 gradients[kTile / 8][kThreads];  // a thread's block of dP, then of dS: it waits here while others are worked on
   float2 row_factors[kBackwardRows];  // of the block's keys: of scores, and of the products of values
   float scratch[kThreads / 32];
   // What a block needs once a tile: here it costs no registers.
@@ -45,6 +46,21 @@ struct Shared {
   float by_value_unit, by_key_unit, by_gradient_unit, by_both_units;
   float value_unit, key_unit, gradient_unit, both_units;
 };
+
+__device__ __forceinline__ void put(float4 (&to)[kTile / 8][kThreads], const Block& block) {
+#pragma unroll
+  for (int n = 0; n < kTile / 8; ++n) {
+    to[n][threadIdx.x] = make_float4(block[n][0], block[n][1], block[n][2], block[n][3]);
+  }
+}
+
+__device__ __forceinline__ void take(Block& block, const float4 (&from)[kTile / 8][kThreads]) {
+#pragma unroll
+  for (int n = 0; n < kTile / 8; ++n) {
+    const float4 x = from[n][threadIdx.x];
+    block[n][0] = x.x, block[n][1] = x.y, block[n][2] = x.z, block[n][3] = x.w;
+  }
+}
 
 // exp(score - lse) of a score in units, and where its key is there.
 __device__ __forceinline__ float probability(float units, float factor, float lse) {
@@ -160,17 +176,20 @@ __device__ __forceinline__ void dk_dv_block(const Args& p, Shared<D>& shared, in
 
   const uint32_t k_at = ptx::shared_address(shared.rows), v_at = ptx::shared_address(shared.other_rows);
   const uint32_t q_at = ptx::shared_address(shared.tile), doutput_at = ptx::shared_address(shared.other_tile);
-  const auto load_doutput = [&](int32_t g, int32_t tile, int parity) {
+  // A step is a tile of queries of one head.
+  const auto load_doutput = [&](int32_t step) {
+    const int32_t g = step / tiles, tile = step - g * tiles;
     const int64_t first = int64_t{g} * p.Nq;
     copy_rows<D, kTile, kThreads>(doutput_at, shared.other_passing + first * (2 * D), tile * kTile, p.Nq, threadIdx.x);
     const int32_t row = tile * kTile + threadIdx.x;
     if (threadIdx.x < kTile) {
-      ptx::cp_async_16(ptx::shared_address(&shared.query_rows[parity][threadIdx.x]),
+      ptx::cp_async_16(ptx::shared_address(&shared.query_rows[step % 2][threadIdx.x]),
                        static_cast<const QueryRow*>(shared.passing_rows) + first + min(row, p.Nq - 1), row < p.Nq);
     }
     ptx::cp_async_commit();
   };
-  const auto load_queries = [&](int32_t g, int32_t tile) {
+  const auto load_queries = [&](int32_t step) {
+    const int32_t g = step / tiles, tile = step - g * tiles;
     copy_rows<D, kTile, kThreads>(q_at, shared.passing + int64_t{g} * p.Nq * (2 * D), tile * kTile, p.Nq, threadIdx.x);
     ptx::cp_async_commit();
   };
@@ -182,7 +201,7 @@ __device__ __forceinline__ void dk_dv_block(const Args& p, Shared<D>& shared, in
   const int64_t first_of_head = int64_t{key_head} * p.Nk * (2 * D);
   copy_rows<D, kBackwardRows, kThreads>(k_at, p.from.k + first_of_head, first_row, p.Nk, threadIdx.x);
   copy_rows<D, kBackwardRows, kThreads>(v_at, p.from.v + first_of_head, first_row, p.Nk, threadIdx.x);
-  load_doutput(0, 0, 0);
+  load_doutput(0);
   float value_unit = 0, gradient_unit = 0, both_units = FLT_MIN;
   for (int32_t i = threadIdx.x; i < p.Nk; i += kThreads) value_unit = fmaxf(value_unit, key_rows[i].vunit);
   for (int32_t i = threadIdx.x; i < p.group * p.Nq; i += kThreads) {
@@ -203,18 +222,18 @@ __device__ __forceinline__ void dk_dv_block(const Args& p, Shared<D>& shared, in
     shared.row_factors[threadIdx.x] = make_float2(row.unit * p.scale, row.vunit * by_value_unit);
   }
   meet();
-  load_queries(0, 0);
+  load_queries(0);
 
   const uint32_t my_row = warp * 16 * kPitch<D> + left_lane<D>();
   float dk[D / 8][4] = {}, dv[D / 8][4] = {};
-  int32_t g = 0, tile = 0;
-  int parity = 0;
+  const int32_t steps = p.group * tiles;
 #pragma unroll 1
-  while (g < p.group) {
-    Block dp, s;
-    multiply_rows<D, 2>(dp, v_at + my_row, doutput_at + right_lane<D>());
+  for (int32_t step = 0; step < steps; ++step) {
+    Block block;
+    multiply_rows<D, 2>(block, v_at + my_row, doutput_at + right_lane<D>());
+    put(shared.gradients, block);
     meet();  // this tile's queries are here
-    multiply_rows<D, 2>(s, k_at + my_row, q_at + right_lane<D>());
+    multiply_rows<D, 2>(block, k_at + my_row, q_at + right_lane<D>());
     const float by_value_unit = shared.by_value_unit, by_gradient_unit = shared.by_gradient_unit;
     const float by_both_units = shared.by_both_units;
     float2 row[2];
@@ -223,29 +242,32 @@ __device__ __forceinline__ void dk_dv_block(const Args& p, Shared<D>& shared, in
     // Of a query that does not exist all is 0 but the probability, which is 1.
 #pragma unroll
     for (int n = 0; n < kTile / 8; ++n) {
+      __syncwarp();  // or the compiler reads all of what follows at once, and runs out of registers
+      float4& gradient = shared.gradients[n][threadIdx.x];
+      float dp[4] = {gradient.x, gradient.y, gradient.z, gradient.w};
 #pragma unroll
       for (int c = 0; c < 2; ++c) {
-        const QueryRow column = shared.query_rows[parity][8 * n + lane % 4 * 2 + c];
+        const QueryRow column = shared.query_rows[step % 2][8 * n + lane % 4 * 2 + c];
         const float delta = column.delta * by_value_unit;
         const float probability_units = column.dunit * by_gradient_unit;
         const float gradient_units = column.unit * column.dunit * by_both_units;
 #pragma unroll
         for (int r = 0; r < 2; ++r) {
           const int e = 2 * r + c;
-          const float weight = probability(s[n][e] * column.unit, row[r].x, column.lse);
-          dp[n][e] = weight * fmaf(dp[n][e], row[r].y, -delta) * gradient_units;
-          s[n][e] = weight * probability_units;
+          const float weight = probability(block[n][e] * column.unit, row[r].x, column.lse);
+          dp[e] = weight * fmaf(dp[e], row[r].y, -delta) * gradient_units;
+          block[n][e] = weight * probability_units;
         }
       }
+      gradient = make_float4(dp[0], dp[1], dp[2], dp[3]);
     }
-    add_block<D>(dv, SplitBlock(s), doutput_at + summed_lane<D>());
+    add_block<D>(dv, SplitBlock(block), doutput_at + summed_lane<D>());
     __syncthreads();  // all are done with doutput
-    parity ^= 1;
-    if (++tile == tiles) tile = 0, ++g;
-    if (g < p.group) load_doutput(g, tile, parity);
-    add_block<D>(dk, SplitBlock(dp), q_at + summed_lane<D>());
+    if (step + 1 < steps) load_doutput(step + 1);
+    take(block, shared.gradients);
+    add_block<D>(dk, SplitBlock(block), q_at + summed_lane<D>());
     meet();  // the next doutput is here, and all are done with the queries
-    if (g < p.group) load_queries(g, tile);
+    if (step + 1 < steps) load_queries(step + 1);
   }
   const int32_t Hkv = p.H / p.group, b = key_head / Hkv, h = key_head - b * Hkv;
   const int64_t to = (int64_t{b} * p.Nk * Hkv + h) * D, stride = int64_t{Hkv} * D;

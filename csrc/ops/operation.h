@@ -22,8 +22,8 @@ namespace vsa {
 
 // Any one operation with its parameters, as a device's queue takes it.
 using Operation =
-    std::variant<PoolingForward, PoolingBackward, CoarseForward, CoarseBackward, Selection, TransposeLists, ListsToBits,
-                 FineForward, FineBackward, CombinationForward, CombinationBackward, Tiling, Fill, Cast, RandomBits,
+    std::variant<PoolingForward, PoolingTogether, PoolingBackward, CoarseForward, CoarseBackward, Selection,
+                 TransposeLists, ListsToBits, FineForward, FineBackward, CombinationForward, CombinationBackward, Tiling, Fill, Cast, RandomBits,
                  RandomNormal, MatrixProduct, ColumnSum, NormForward, NormBackward, Rotary, ActivationForward,
                  ActivationBackward, Add, Multiply, GatedResidualForward, GatedResidualBackward, Sum, Spread,
                  SquaredErrorForward, SquaredErrorBackward, CopyRows, AdamW, GradientNorm, MovingAverage>;
@@ -31,6 +31,7 @@ using Operation =
 // By the names the binding exports them under; for error messages. In the order of Operation.
 inline const char* name_of(const Operation& operation) {
   constexpr const char* kNames[] = {"poolingForward",
+                                    "poolingTogether",
                                     "poolingBackward",
                                     "coarseForward",
                                     "coarseBackward",

@@ -8,7 +8,16 @@ import { emptyTensor, handleOf, type Tensor } from '../tensor/tensor.js';
 import type { Device } from '../device/device.js';
 import { checkOptions } from '../validate.js';
 import { type BackendOption, chooseBackend } from './backends.js';
-import { checkDims, checkGradient, checkGrid, checkOrder, checkSaved, checkTensor, orderCode } from './checks.js';
+import {
+  type AttentionDims,
+  checkDims,
+  checkGradient,
+  checkGrid,
+  checkOrder,
+  checkSaved,
+  checkTensor,
+  orderCode,
+} from './checks.js';
 import type { Order, TileGrid } from './grid.js';
 import { Saved } from './saved.js';
 
@@ -34,6 +43,28 @@ class PoolingSaved extends Saved {
   constructor(readonly call: PoolingCall) {
     super([]);
   }
+}
+
+/** @internal The means of q's tiles, and of k's and v's where they are given, in one pass. */
+export function poolTogether(
+  { q, k, v }: { q: Tensor; k: Tensor; v?: Tensor },
+  { dims, grid, keyGrid, order }: { dims: AttentionDims; grid: TileGrid; keyGrid: TileGrid; order: Order },
+): { q: Tensor; k: Tensor; v?: Tensor } {
+  const { B, H, Hkv, D } = dims;
+  const means = (tiles: number, heads: number) => emptyTensor([B, tiles, heads, D], 'float32', q.device);
+  const pooled = {
+    q: means(grid.totalTileCount, H),
+    k: means(keyGrid.totalTileCount, Hkv),
+    ...(v !== undefined && { v: means(keyGrid.totalTileCount, Hkv) }),
+  };
+  const keys = v === undefined ? [] : [handleOf(v, 'v')];
+  native().poolingTogether({
+    ...{ ...dims, dtype: dtypeCode(q.dtype), order: orderCode(order) },
+    ...{ qGrid: grid.native(), kvGrid: keyGrid.native() },
+    x: [handleOf(q, 'q'), handleOf(k, 'k'), ...keys],
+    output: Object.entries(pooled).map(([name, tensor]) => handleOf(tensor, name)),
+  });
+  return pooled;
 }
 
 /**

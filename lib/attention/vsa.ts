@@ -5,13 +5,23 @@ import { tidy } from '../tensor/scope.js';
 import { share, type Tensor } from '../tensor/tensor.js';
 import { checkOptions } from '../validate.js';
 import { type BackendOption, chooseBackend, kernelsOf } from './backends.js';
-import { checkAlike, checkGradient, checkGrid, checkOrder, checkQkv, checkSaved, checkScale } from './checks.js';
+import {
+  checkAlike,
+  checkDims,
+  checkGradient,
+  checkGrid,
+  checkOrder,
+  checkQkv,
+  checkSaved,
+  checkScale,
+  checkTensor,
+} from './checks.js';
 import { coarseAttention } from './coarse.js';
 import { checkGate, combineBackward, combineForward, type CombinationInputs } from './combination.js';
 import { checkLists, type FineCall, fineBackward, fineForward, TOKENS } from './fine.js';
 import type { Order, TileGrid } from './grid.js';
 import type { TileLists } from './lists.js';
-import { tilePooling } from './pooling.js';
+import { poolTogether } from './pooling.js';
 import { Saved } from './saved.js';
 import { checkRule, type SelectionRule, tileSelection } from './selection.js';
 
@@ -39,6 +49,21 @@ export interface VideoSparseAttentionOptions extends Partial<SelectionRule>, Bac
   fine?: { gate: Tensor };
   /** Of both stages. Default `1 / sqrt(D)`. */
   scale?: number;
+  /**
+   * Means of the tiles that an earlier kernel has made: they take the place of those of q, k and v, whose pooling is
+   * left out. The backward returns their gradients, and those of q, k and v have no part through the coarse stage.
+   */
+  pooled?: PooledTensors;
+}
+
+/** Tensors of tiles, prefix tiles first. */
+export interface PooledTensors {
+  /** float32 `[B, tiles, H, D]` */
+  q: Tensor;
+  /** float32 `[B, key tiles, Hkv, D]` */
+  k: Tensor;
+  /** float32 `[B, key tiles, Hkv, D]`; needed for a coarse output. */
+  v?: Tensor;
 }
 
 export interface VideoSparseAttentionGradients {
@@ -49,6 +74,8 @@ export interface VideoSparseAttentionGradients {
   coarseGate?: Tensor;
   /** Where fine has a gate. */
   fineGate?: Tensor;
+  /** Where `pooled` was given and there is a coarse output: nothing else has a gradient for them. */
+  pooled?: { q: Tensor; k: Tensor; v: Tensor };
 }
 
 type CoarseState = ReturnType<typeof coarseAttention.forward>['saved'];
@@ -58,6 +85,8 @@ interface CoarseBranch {
   coarse: CoarseState;
   output: Tensor;
   gate: Tensor | undefined;
+  /** Whether its inputs were given, and want gradients of their own. */
+  given: boolean;
 }
 
 class VideoSparseAttentionSaved extends Saved {
@@ -85,7 +114,7 @@ class VideoSparseAttentionSaved extends Saved {
 
 const OPTIONS = [
   ...['q', 'k', 'v', 'grid', 'keyGrid', 'order', 'topK', 'lists', 'coarse', 'fine', 'scale', 'prefix'],
-  ...['includeSelf', 'backend'],
+  ...['includeSelf', 'pooled', 'backend'],
 ];
 
 /** `undefined` for 'skip', a gate or none for the coarse output. */
@@ -108,6 +137,34 @@ function checkFine(value: unknown, q: Tensor): Tensor | undefined {
   if (value === undefined) return undefined;
   checkOptions('fine', value, ['gate']);
   return checkGate('fine.gate', (value as { gate?: unknown }).gate, q);
+}
+
+const TILES = { q: '[B, tiles, H, D]', kv: '[B, key tiles, Hkv, D]' } as const;
+
+function checkPooled(value: unknown, call: FineCall, wantV: boolean, used: boolean): PooledTensors | undefined {
+  if (value === undefined) return undefined;
+  checkOptions('pooled', value, ['q', 'k', 'v']);
+  if (!used) {
+    throw new VsaTypeError({
+      code: 'ERR_ARGUMENT',
+      argument: 'pooled',
+      got: "pooled tensors beside lists and coarse 'skip'",
+      wanted: 'none: there is neither a selection nor a coarse output to make of them',
+    });
+  }
+  const { B, H, Hkv, D } = call.dims;
+  const given = value as Record<keyof PooledTensors, unknown>;
+  const one = (name: keyof PooledTensors, layout: string, tiles: number, heads: number) => {
+    const tensor = checkTensor(`pooled.${name}`, given[name], layout, ['float32']);
+    checkDims(`pooled.${name}`, tensor, [B, tiles, heads, D], layout);
+    return tensor;
+  };
+  const keyTiles = call.keyGrid.totalTileCount;
+  return {
+    q: one('q', TILES.q, call.grid.totalTileCount, H),
+    k: one('k', TILES.kv, keyTiles, Hkv),
+    ...((wantV || given.v !== undefined) && { v: one('v', TILES.kv, keyTiles, Hkv) }),
+  };
 }
 
 /** Either lists or a rule to make them by, never both. */
@@ -152,23 +209,25 @@ export const videoSparseAttention = {
     const coarse = checkCoarse(options.coarse, q);
     const fineGate = checkFine(options.fine, q);
     checkAlike({ q, 'coarse.gate': coarse?.gate, 'fine.gate': fineGate }, true);
+    const needsPooled = rule !== undefined || coarse !== undefined;
+    const ready = checkPooled(options.pooled, call, coarse !== undefined, needsPooled);
+    checkAlike({ q, 'pooled.q': ready?.q, 'pooled.k': ready?.k, 'pooled.v': ready?.v }, false);
     chooseBackend(device, options.backend, 'videoSparseAttention', { dtype: q.dtype, D: dims.D, scale });
 
     return tidy(() => {
-      const pool = (x: Tensor, on: TileGrid) => tilePooling.forward({ x, grid: on, order }).output;
-      const needsPooled = rule !== undefined || coarse !== undefined;
-      const pooled = needsPooled ? { q: pool(q, grid), k: pool(k, keyGrid) } : undefined;
+      const tokens = { q, k, ...(coarse !== undefined && { v }) };
+      const pooled = ready ?? (needsPooled ? poolTogether(tokens, call) : undefined);
       const lists =
         rule === undefined || pooled === undefined
           ? given!.share()
-          : tileSelection.forward({ ...pooled, ...rule, grid, keyGrid, scale }).lists;
+          : tileSelection.forward({ q: pooled.q, k: pooled.k, ...rule, grid, keyGrid, scale }).lists;
       const fine = fineForward({ q, k, v, lists }, call);
 
       let branch: CoarseBranch | undefined;
       if (coarse !== undefined && pooled !== undefined) {
-        const attended = coarseAttention.forward({ ...pooled, v: pool(v, keyGrid), scale });
+        const attended = coarseAttention.forward({ q: pooled.q, k: pooled.k, v: pooled.v!, scale });
         const gate = coarse.gate === undefined ? undefined : share(coarse.gate);
-        branch = { coarse: attended.saved, output: attended.output, gate };
+        branch = { coarse: attended.saved, output: attended.output, gate, given: ready !== undefined };
       }
       const heldGate = fineGate === undefined ? undefined : share(fineGate);
       const output =
@@ -184,7 +243,8 @@ export const videoSparseAttention = {
 
   /**
    * @param grads.output Of output's shape and dtype; padding rows may hold any bits.
-   * @returns Gradients of q, k, v and of the gates that were given. Those of k and v are summed over the head group.
+   * @returns Gradients of q, k, v, of the gates that were given, and of pooled tensors that were given and reached the
+   *   output. Those of k and v are summed over the head group.
    */
   backward(saved: VideoSparseAttentionSaved, grads: { output: Tensor }): VideoSparseAttentionGradients {
     const { q, k, v, fineOutput, branch, fineGate, call } = checkSaved(
@@ -204,9 +264,12 @@ export const videoSparseAttention = {
           ? undefined
           : coarseAttention.backward(branch.coarse, { output: gates.coarse });
       const { lse, lists } = saved;
-      const fine = fineBackward({ q, k, v, output: fineOutput, lse, lists }, gates.fine ?? doutput, call, pooled);
+      const given = branch?.given === true;
+      const through = given ? undefined : pooled;
+      const fine = fineBackward({ q, k, v, output: fineOutput, lse, lists }, gates.fine ?? doutput, call, through);
       return {
         ...fine,
+        ...(given && pooled !== undefined && { pooled }),
         ...(gates.coarseGate !== undefined && { coarseGate: gates.coarseGate }),
         ...(gates.fineGate !== undefined && { fineGate: gates.fineGate }),
       };

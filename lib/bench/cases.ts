@@ -28,6 +28,9 @@ export type Direction = (typeof DIRECTIONS)[number];
 
 export type BenchDType = 'float32' | 'bfloat16' | 'float16';
 export type Cache = 'warm' | 'cold';
+/** Of q and k; `smooth`: noise plus a smooth field over the grid, see smooth.ts. */
+export const DATA_KINDS = ['randn', 'smooth'] as const;
+export type DataKind = (typeof DATA_KINDS)[number];
 export type CoarseMode = 'skip' | 'add' | 'gate';
 
 /** One shape of one operation, on inputs of its own. Null: of no meaning for this operation. */
@@ -46,6 +49,7 @@ export interface BenchCase {
   readonly sparsity: number | null;
   readonly lists: ListsKind | null;
   readonly listsFile: string | undefined;
+  readonly data: DataKind;
   readonly order: Order | null;
   readonly coarse: CoarseMode | null;
   readonly fineGate: boolean | null;
@@ -84,6 +88,7 @@ export function normalized(one: BenchCase): BenchCase {
     ...one,
     ...kept,
     dtype: onTokens ? one.dtype : op === 'lists' ? 'int32' : 'float32',
+    data: op === 'vsa' ? one.data : 'randn',
     order: onTokens ? one.order : null,
     coarse: op === 'vsa' ? one.coarse : null,
     fineGate: op === 'vsa' ? one.fineGate : null,
@@ -93,8 +98,10 @@ export function normalized(one: BenchCase): BenchCase {
 }
 
 /** A name for progress and messages. */
-export function caseName({ op, B, H, Hkv, grid, D, dtype, K, lists, order, coarse }: BenchCase): string {
+export function caseName({ op, B, H, Hkv, grid, D, dtype, K, lists, data, order, coarse }: BenchCase): string {
   const heads = Hkv === H ? `H${H}` : `H${H}/${Hkv}`;
   const parts = [op, grid.toString(), B === 1 ? '' : `B${B}`, heads, `D${D}`, dtype, K === null ? '' : `K${K}`];
-  return [...parts, lists ?? '', order ?? '', coarse ?? ''].filter((part) => part !== '').join(' ');
+  return [...parts, lists ?? '', data === 'randn' ? '' : data, order ?? '', coarse ?? '']
+    .filter((part) => part !== '')
+    .join(' ');
 }

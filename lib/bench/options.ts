@@ -14,6 +14,8 @@ import {
   type Cache,
   caseName,
   type CoarseMode,
+  DATA_KINDS,
+  type DataKind,
   type Direction,
   DIRECTIONS,
   directionsOf,
@@ -50,6 +52,8 @@ export interface BenchOptions {
   listsFile?: string | undefined;
   order?: string | undefined;
   coarse?: string | undefined;
+  /** 'randn' or 'smooth'; default 'randn'. */
+  data?: string | undefined;
   fineGate?: boolean | undefined;
   cache?: string | undefined;
   /** 'on', 'off' or both. */
@@ -139,6 +143,7 @@ function casesOf(preset: Preset, backends: readonly ('auto' | Backend)[], option
     lists: ListsKind;
     order: Order;
     coarse: CoarseMode;
+    data: DataKind;
     density: Density;
   }>({
     grid: gridsOf(preset, options),
@@ -152,6 +157,7 @@ function casesOf(preset: Preset, backends: readonly ('auto' | Backend)[], option
     lists: listsOf(preset, options),
     order: choices('order', options.order ?? 'grid', ['grid', 'tiled']),
     coarse: choices('coarse', options.coarse ?? 'gate', ['skip', 'add', 'gate']),
+    data: choices('data', options.data ?? 'randn', DATA_KINDS),
     backend: backends,
   });
   const fineGate = options.fineGate === true;

@@ -126,11 +126,11 @@ export interface Variant {
 
 /** What a row is about, before anything is known about its time. */
 export function emptyRow(one: BenchCase, variant: Variant, device: Device, around: Surroundings): BenchRow {
-  const { op, backend, B, H, Hkv, grid, D, dtype, K, sparsity, lists, seed, order, coarse, fineGate } = one;
+  const { op, backend, B, H, Hkv, grid, D, dtype, K, sparsity, lists, data, seed, order, coarse, fineGate } = one;
   return {
     ...{ op, direction: variant.direction, backend: backendOf(one, device), B, H, Hkv },
     ...{ grid: grid.tokens.join('x'), tokens: grid.length, slots: grid.slots, D, dtype },
-    ...{ tiles: grid.totalTileCount, tile: grid.tile.join('x'), K, sparsity, lists, data: 'randn', seed },
+    ...{ tiles: grid.totalTileCount, tile: grid.tile.join('x'), K, sparsity, lists, data, seed },
     ...{ overlap: null, order, prefix: grid.prefix, coarse, fineGate, cache: variant.cache, graph: variant.graph },
     ...{ deterministic: true, forced: backend !== 'auto' },
     ...{ ms: null, ms_p10: null, ms_p90: null, samples: [], host_us: null, stages: {} },

@@ -40,6 +40,7 @@ function mode(row: BenchRow): string {
   const parts = [row.order === 'tiled' ? 'tiled' : '', row.cache === 'cold' ? 'cold' : '', row.graph ? 'graph' : ''];
   if (row.coarse !== null && row.coarse !== 'gate') parts.push(`coarse ${row.coarse}`);
   if (row.fineGate === true) parts.push('fine gate');
+  if (row.data !== 'randn') parts.push(row.data);
   if (row.tile !== '4x4x4') parts.push(row.tile);
   if (row.prefix > 0) parts.push(`prefix ${row.prefix}`);
   return parts.filter((part) => part !== '').join(', ');

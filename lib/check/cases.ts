@@ -129,6 +129,18 @@ const VSA_VARIANTS: readonly Variant<VsaCase>[] = [
   { name: 'lists of your own', choice: { lists: 'unequal' } },
   { name: 'lists of your own, coarse skip', choice: { lists: 'unequal' }, coarse: 'skip', fineGate: false },
   { name: 'empty lists', choice: { lists: 'empty' } },
+  ...ORDERS.map((order) => ({ name: `pooled tensors given, ${order} order`, pooled: true, order })),
+  {
+    name: 'pooled tensors given, 4 heads on 2 key heads, other key grid',
+    ...{ pooled: true, heads: 4, keyGrid: OTHER },
+  },
+  { name: 'pooled tensors given, coarse skip', pooled: true, coarse: 'skip' },
+  {
+    name: 'pooled tensors given, coarse add, lists of your own',
+    pooled: true,
+    coarse: 'add',
+    choice: { lists: 'pairs' },
+  },
   { name: 'scale 0.3', scale: 0.3 },
   ...LARGE,
 ];

@@ -35,8 +35,10 @@ import {
   attentionReferences,
   type CaseContext,
   type Input,
+  randomTensor,
   randomTokens,
   readTokens,
+  type TokenShape,
   twice,
   valuesOf,
 } from './values.js';
@@ -48,11 +50,23 @@ export interface VsaCase extends AttentionCase {
     | { readonly lists: ListsSpec };
   readonly coarse: 'skip' | 'add' | 'gate';
   readonly fineGate: boolean;
+  /** Whether the means of tiles are given; they are then other ones than q, k and v have. */
+  readonly pooled?: boolean;
 }
 
 interface Gates {
   readonly coarse: Input | undefined;
   readonly fine: Input | undefined;
+}
+
+type Pooled = Readonly<Record<'q' | 'k' | 'v', Input>>;
+
+async function pooledTensors(c: VsaCase, context: CaseContext): Promise<Pooled | undefined> {
+  if (c.pooled !== true) return undefined;
+  const { query, key } = tokenShapes(c);
+  const random = ({ batch, heads, headDim, grid }: TokenShape) =>
+    randomTensor(context, [batch, layoutOf(grid).tiles, heads, headDim], 'float32', c.std);
+  return { q: await random(query), k: await random(key), v: await random(key) };
 }
 
 export async function checkVsa(c: VsaCase, context: CaseContext): Promise<CheckRow[]> {
@@ -64,9 +78,11 @@ export async function checkVsa(c: VsaCase, context: CaseContext): Promise<CheckR
     coarse: c.coarse === 'gate' ? await gate() : undefined,
     fine: c.fineGate ? await gate() : undefined,
   };
-  const wantedLists = await listsFor(c, context, inputs, rows);
-  const { output, saved, grads } = run(c, context, inputs, gates, wantedLists);
+  const pooled = await pooledTensors(c, context);
+  const wantedLists = await listsFor(c, context, inputs, pooled, rows);
+  const { output, saved, grads } = run(c, context, inputs, gates, pooled, wantedLists);
   context.ownAll(output, saved, grads.q, grads.k, grads.v, grads.coarseGate, grads.fineGate);
+  context.ownAll(grads.pooled?.q, grads.pooled?.k, grads.pooled?.v);
   const { tiles } = layoutOf(query.grid);
   rows.lists('lists', await saved.lists.toArrays(), wantedLists, [c.batch, c.heads, tiles]);
 
@@ -76,14 +92,18 @@ export async function checkVsa(c: VsaCase, context: CaseContext): Promise<CheckR
     coarse: gates.coarse === undefined ? (c.coarse === 'add' ? 'add' : 'skip') : { gate: gates.coarse.values },
     ...(gates.fine !== undefined && { fine: { gate: gates.fine.values } }),
     ...(c.scale !== undefined && { scale: c.scale }),
+    ...(pooled !== undefined && { pooled: { q: pooled.q.values, k: pooled.k.values, v: pooled.v.values } }),
   };
   const { reference, own, roundedScores } = attentionReferences(context.device, c.dtype, (precision) => {
     const forward = vsaForward({ ...oracleInputs, precision });
-    const { q, k, v, coarseGate, fineGate } = vsaBackward(
-      { ...oracleInputs, precision },
-      forward,
-      inputs.dOutput.values,
-    );
+    const {
+      q,
+      k,
+      v,
+      coarseGate,
+      fineGate,
+      pooled: means,
+    } = vsaBackward({ ...oracleInputs, precision }, forward, inputs.dOutput.values);
     return {
       output: forward.output,
       lse: forward.lse,
@@ -92,6 +112,7 @@ export async function checkVsa(c: VsaCase, context: CaseContext): Promise<CheckR
       dv: v,
       dcoarseGate: coarseGate,
       dfineGate: fineGate,
+      ...(pooled !== undefined && { dqPooled: means?.q, dkPooled: means?.k, dvPooled: means?.v }),
     };
   });
 
@@ -122,10 +143,31 @@ export async function checkVsa(c: VsaCase, context: CaseContext): Promise<CheckR
   await compare('dv', grads.v);
   await compare('dcoarseGate', grads.coarseGate);
   await compare('dfineGate', grads.fineGate);
+  const ofTiles = async (name: 'dqPooled' | 'dkPooled' | 'dvPooled', tensor: typeof output | undefined) => {
+    const [exact, same] = [reference[name], own[name]];
+    if (exact === undefined || same === undefined) {
+      if (tensor !== undefined) rows.fail(name, 'got a gradient of what reached no output');
+    } else if (tensor === undefined) {
+      rows.fail(name, 'got no gradient, wanted one');
+    } else {
+      const values = { got: await valuesOf(tensor), reference: exact, samePrecision: same };
+      rows.compare(name, { ...values, format: 'float32', shape: tensor.shape });
+    }
+  };
+  await ofTiles('dqPooled', grads.pooled?.q);
+  await ofTiles('dkPooled', grads.pooled?.k);
+  await ofTiles('dvPooled', grads.pooled?.v);
   return rows.rows;
 }
 
-function run(c: VsaCase, context: CaseContext, inputs: AttentionTensors, gates: Gates, lists: readonly number[][]) {
+function run(
+  c: VsaCase,
+  context: CaseContext,
+  inputs: AttentionTensors,
+  gates: Gates,
+  pooled: Pooled | undefined,
+  lists: readonly number[][],
+) {
   const { batch, heads, order, grid, keyGrid } = c;
   const { query, key } = tokenShapes(c);
   const dims = { batch, heads, queryTiles: layoutOf(query.grid).tiles, keyTiles: layoutOf(key.grid).tiles };
@@ -139,6 +181,7 @@ function run(c: VsaCase, context: CaseContext, inputs: AttentionTensors, gates: 
       ...(gates.coarse !== undefined && { coarse: { gate: gates.coarse.tensor } }),
       ...(gates.fine !== undefined && { fine: { gate: gates.fine.tensor } }),
       ...(c.scale !== undefined && { scale: c.scale }),
+      ...(pooled !== undefined && { pooled: { q: pooled.q.tensor, k: pooled.k.tensor, v: pooled.v.tensor } }),
     });
     return { ...forward, grads: videoSparseAttention.backward(forward.saved, { output: inputs.dOutput.tensor }) };
   });
@@ -152,6 +195,7 @@ async function listsFor(
   c: VsaCase,
   context: CaseContext,
   { q, k }: AttentionTensors,
+  given: Pooled | undefined,
   rows: CaseRows,
 ): Promise<number[][]> {
   const { query, key } = tokenShapes(c);
@@ -161,7 +205,7 @@ async function listsFor(
   if ('lists' in choice) return makeLists(choice.lists, { batch, heads, queryTiles, keyTiles }, context.integers());
   const scores = tidy(() => {
     const [grid, keyGrid] = [new TileGrid(query.grid), new TileGrid(key.grid)];
-    const pooled = {
+    const pooled = (given !== undefined && { q: given.q.tensor, k: given.k.tensor }) || {
       q: tilePooling.forward({ x: q.tensor, grid, order }).output,
       k: tilePooling.forward({ x: k.tensor, grid: keyGrid, order }).output,
     };
@@ -170,8 +214,8 @@ async function listsFor(
   });
   const ranked = await valuesOf(context.own(scores));
   const { reference, own } = twice(FLOAT32, (precision) => {
-    const pooledQ = poolForward(q.values, query.grid, query, precision);
-    const pooledK = poolForward(k.values, key.grid, key, precision);
+    const pooledQ = given?.q.values ?? poolForward(q.values, query.grid, query, precision);
+    const pooledK = given?.k.values ?? poolForward(k.values, key.grid, key, precision);
     return tileScores(pooledQ, pooledK, { ...c, queryTiles, keyTiles }, scaleOf(c), precision);
   });
   rows.compare('scores', {

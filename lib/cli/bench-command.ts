@@ -30,6 +30,7 @@ export function addBench(program: Command): void {
       new Option('--lists-file <file.npy>', 'captured lists [.., N, K] (-1: no more), or a mask [.., N, N]'),
       new Option('--order <names>', 'how tokens lie: grid, tiled (default: grid)'),
       new Option('--coarse <modes>', 'of vsa: skip, add, gate (default: gate)'),
+      new Option('--data <kinds>', 'of vsa: randn, or smooth, where neighbours select alike (default: randn)'),
       new Option('--fine-gate', 'of vsa: a gate for the fine stage too'),
       new Option('--cache <modes>', 'the L2 before every call: warm, cold (default: warm)'),
       new Option('--graph <modes>', 'on: replayed as a CUDA graph; off: called (default: off,on on a GPU)'),
@@ -42,6 +43,7 @@ export function addBench(program: Command): void {
     '  vsa bench --device cpu\n' +
       '  vsa bench fine --preset fine-40k --direction forward\n' +
       '  vsa bench vsa --grid 21x30x52 --heads 12 --sparsity 0.8,0.9,0.95 --html bench.html\n' +
+      '  vsa bench vsa --grid 21x30x52 --heads 12 --data smooth\n' +
       '  vsa bench fine,dense --length 4096..32768x2 --dtype bfloat16,float16 --out rows.jsonl\n' +
       '  vsa bench --preset all --compare bench/results/base.jsonl\n\n' +
       'op: pool, select, lists, coarse, fine, dense, vsa, or all (default: those of the preset). Lists (a,b,c) and\n' +

@@ -47,6 +47,8 @@ export interface VsaInputs {
   /** [B, Lk, Hkv, D] */
   readonly v: Float64Array;
   readonly choice: Choice;
+  /** Means of tiles that take the place of those of q [B, Nq, H, D], k and v [B, Nk, Hkv, D]. */
+  readonly pooled?: VsaForward['pooled'];
   /** Whether the coarse output is added, and through which gate [B, L, H, D]; 'skip' unless given. */
   readonly coarse?: 'skip' | 'add' | { readonly gate: Float64Array };
   /** Gate of the fine output [B, L, H, D]. */
@@ -149,7 +151,7 @@ export function vsaForward(inputs: VsaInputs): VsaForward {
   const { batch, heads, headDim, grid, choice } = inputs;
   const plan = planOf(inputs);
   const { kvHeads, keyGrid, scale, precision, coarsePrecision, coarseShape } = plan;
-  const pooled = {
+  const pooled = inputs.pooled ?? {
     q: poolForward(inputs.q, grid, { batch, heads, headDim }, coarsePrecision),
     k: poolForward(inputs.k, keyGrid, { batch, heads: kvHeads, headDim }, coarsePrecision),
     v: poolForward(inputs.v, keyGrid, { batch, heads: kvHeads, headDim }, coarsePrecision),
@@ -186,10 +188,12 @@ export function vsaBackward(inputs: VsaInputs, forward: VsaForward, dOutput: Flo
   if (combination.coarse !== undefined) {
     const { q, k, v } = forward.pooled;
     pooled = coarseBackward(q, k, v, forward.coarse, combination.coarse, coarseShape, scale, coarsePrecision);
-    const kvShape = { batch, heads: kvHeads, headDim };
-    addTo(total.q, poolBackward(pooled.q, grid, { batch, heads, headDim }, coarsePrecision));
-    addTo(total.k, poolBackward(pooled.k, keyGrid, kvShape, coarsePrecision));
-    addTo(total.v, poolBackward(pooled.v, keyGrid, kvShape, coarsePrecision));
+    if (inputs.pooled === undefined) {
+      const kvShape = { batch, heads: kvHeads, headDim };
+      addTo(total.q, poolBackward(pooled.q, grid, { batch, heads, headDim }, coarsePrecision));
+      addTo(total.k, poolBackward(pooled.k, keyGrid, kvShape, coarsePrecision));
+      addTo(total.v, poolBackward(pooled.v, keyGrid, kvShape, coarsePrecision));
+    }
   }
   for (const gradient of Object.values(total)) roundArray(gradient, precision.outputs);
   return {

@@ -57,6 +57,47 @@ test.each(
   await expectCase(checkVsa, { ...BASE, ...variant });
 });
 
+describe('pooled tensors made earlier', () => {
+  test.each([
+    { name: 'gate, tiled order', order: 'tiled' as const },
+    { name: 'added, lists given', coarse: 'add' as const, choice: { lists: 'pairs' as const } },
+    { name: 'skipped', coarse: 'skip' as const },
+  ])('against float64, coarse output $name', async (variant) => {
+    await expectCase(checkVsa, { ...BASE, pooled: true, ...variant });
+  });
+
+  test('the means themselves give the same bits', async () => {
+    const results = tidy(() => {
+      const { q, k, v, coarseGate } = inputs('grid', 'bfloat16');
+      const options = { q, k, v, grid: GRID, keyGrid: KEY_GRID, topK: 4, coarse: { gate: coarseGate } };
+      const mean = (x: Tensor, grid: TileGrid) => tilePooling.forward({ x, grid }).output;
+      const pooled = { q: mean(q, GRID), k: mean(k, KEY_GRID), v: mean(v, KEY_GRID) };
+      const [a, b] = [videoSparseAttention.forward(options), videoSparseAttention.forward({ ...options, pooled })];
+      return { a: a.output, b: b.output };
+    });
+    const { a, b } = await bitsOfAll(results);
+    expect(a).toEqual(b);
+    for (const tensor of Object.values(results)) tensor.dispose();
+  });
+
+  test('errors name the argument', () => {
+    tidy(() => {
+      const { q, k, v } = inputs('grid', 'float32');
+      const options = { q, k, v, grid: GRID, keyGrid: KEY_GRID, topK: 4 };
+      const tiles = (grid: TileGrid, heads: number) => fresh.randn([2, grid.totalTileCount, heads, 64], { seed: 7 });
+      const pooled = { q: tiles(GRID, 4), k: tiles(KEY_GRID, 2) };
+      const failing = (more: object, code: string, argument: string) =>
+        expect(() => videoSparseAttention.forward({ ...options, ...more })).toThrow(
+          expect.objectContaining({ code, argument }) as Error,
+        );
+      failing({ pooled: { ...pooled, q: pooled.k } }, 'ERR_SHAPE', 'pooled.q');
+      failing({ pooled: { ...pooled, k: pooled.k.cast('bfloat16') } }, 'ERR_DTYPE', 'pooled.k');
+      failing({ pooled, coarse: 'add' }, 'ERR_ARGUMENT', 'pooled.v');
+      failing({ pooled: { ...pooled, x: pooled.q } }, 'ERR_ARGUMENT', 'pooled');
+    });
+  });
+});
+
 const GRID = new TileGrid({ tokens: [5, 6, 7], prefix: 66 });
 const KEY_GRID = new TileGrid({ tokens: [3, 9, 9], tile: [2, 4, 8], prefix: 3 });
 

@@ -192,6 +192,13 @@ describe('the whole operator', () => {
     expect(await problems(workload, forward, grads)).toEqual([expect.stringMatching(new RegExp(`^d${name}: got`))]);
   });
 
+  test.each([1, 2])('smooth data: neighbouring rows share about half of their lists, seed %i', async (seed) => {
+    const shape = { grid: '16x32x32', topK: '32', heads: '2', dtype: 'float32' };
+    const workload = own(await vsaWorkload(setupOf({ op: 'vsa', data: 'smooth', seed, ...shape })));
+    expect(workload.summary!.overlap).toBeGreaterThan(0.45);
+    expect(workload.summary!.overlap).toBeLessThan(0.55);
+  });
+
   test('without the coarse part of its gradients', async () => {
     const workload = own(await vsaWorkload(setupOf({ op: 'vsa', coarse: 'add', dtype: 'float32' })));
     const skipping = own(await vsaWorkload(setupOf({ op: 'vsa', coarse: 'skip', dtype: 'float32' })));

@@ -12,7 +12,16 @@ const H100 = machineOf({ type: 'cuda', name: 'NVIDIA H100 80GB HBM3' })!;
 function caseOf(op: Op, grid: TileGrid, more: Partial<BenchCase> = {}): BenchCase {
   return {
     ...{ op, backend: 'auto', B: 1, H: 2, Hkv: 2, grid, D: 64, dtype: 'bfloat16', K: 3, sparsity: null },
-    ...{ lists: 'local', listsFile: undefined, order: 'grid', coarse: 'gate', fineGate: false, seed: 1, ...more },
+    ...{
+      lists: 'local',
+      listsFile: undefined,
+      data: 'randn',
+      order: 'grid',
+      coarse: 'gate',
+      fineGate: false,
+      seed: 1,
+      ...more,
+    },
   };
 }
 

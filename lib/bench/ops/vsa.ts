@@ -2,6 +2,7 @@
 
 import { videoSparseAttention } from '../../attention/vsa.js';
 import { hostLists, type ListsSummary, summarize } from '../lists.js';
+import { addSmoothFields } from '../smooth.js';
 import { type VsaBackward, type VsaForward, VsaJudge, type VsaTensors } from '../verdict/vsa.js';
 import { disposeAll, randomInputs, type Setup, type Workload } from '../workload.js';
 
@@ -18,6 +19,14 @@ export async function vsaWorkload(setup: Setup): Promise<Workload<VsaForward, Vs
   };
   const made = randomInputs(setup, shapes, one.dtype as 'bfloat16') as object;
   const tensors = made as VsaTensors;
+  if (one.data === 'smooth') {
+    try {
+      await addSmoothFields(setup, tensors);
+    } catch (error) {
+      disposeAll(tensors);
+      throw error;
+    }
+  }
   const { coarseGate, fineGate } = tensors;
   const options = {
     ...{ q: tensors.q, k: tensors.k, v: tensors.v, grid, order, topK: one.K!, backend: one.backend },
