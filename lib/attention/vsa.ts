@@ -75,7 +75,9 @@ export interface VideoSparseAttentionGradients {
   /** Where fine has a gate. */
   fineGate?: Tensor;
   /** Where `pooled` was given and there is a coarse output: nothing else has a gradient for them. */
-  pooled?: { q: Tensor; k: Tensor; v: Tensor };
+  pooledQ?: Tensor;
+  pooledK?: Tensor;
+  pooledV?: Tensor;
 }
 
 type CoarseState = ReturnType<typeof coarseAttention.forward>['saved'];
@@ -269,7 +271,7 @@ export const videoSparseAttention = {
       const fine = fineBackward({ q, k, v, output: fineOutput, lse, lists }, gates.fine ?? doutput, call, through);
       return {
         ...fine,
-        ...(given && pooled !== undefined && { pooled }),
+        ...(given && pooled !== undefined && { pooledQ: pooled.q, pooledK: pooled.k, pooledV: pooled.v }),
         ...(gates.coarseGate !== undefined && { coarseGate: gates.coarseGate }),
         ...(gates.fineGate !== undefined && { fineGate: gates.fineGate }),
       };

@@ -82,7 +82,7 @@ export async function checkVsa(c: VsaCase, context: CaseContext): Promise<CheckR
   const wantedLists = await listsFor(c, context, inputs, pooled, rows);
   const { output, saved, grads } = run(c, context, inputs, gates, pooled, wantedLists);
   context.ownAll(output, saved, grads.q, grads.k, grads.v, grads.coarseGate, grads.fineGate);
-  context.ownAll(grads.pooled?.q, grads.pooled?.k, grads.pooled?.v);
+  context.ownAll(grads.pooledQ, grads.pooledK, grads.pooledV);
   const { tiles } = layoutOf(query.grid);
   rows.lists('lists', await saved.lists.toArrays(), wantedLists, [c.batch, c.heads, tiles]);
 
@@ -154,9 +154,9 @@ export async function checkVsa(c: VsaCase, context: CaseContext): Promise<CheckR
       rows.compare(name, { ...values, format: 'float32', shape: tensor.shape });
     }
   };
-  await ofTiles('dqPooled', grads.pooled?.q);
-  await ofTiles('dkPooled', grads.pooled?.k);
-  await ofTiles('dvPooled', grads.pooled?.v);
+  await ofTiles('dqPooled', grads.pooledQ);
+  await ofTiles('dkPooled', grads.pooledK);
+  await ofTiles('dvPooled', grads.pooledV);
   return rows.rows;
 }
 

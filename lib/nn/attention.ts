@@ -55,7 +55,7 @@ function observed<Options extends object, Saved extends AttentionState, Gradient
 }
 
 /**
- * As `videoSparseAttention.forward`, with gradients of q, k, v and of the gates in `coarse` and `fine`.
+ * As `videoSparseAttention.forward`, with gradients of q, k, v, of the gates in `coarse` and `fine`, and of `pooled`.
  *
  * @returns `[B, rows, H, D]` of q's dtype.
  */
@@ -65,7 +65,15 @@ export const videoSparseAttention = differentiable('videoSparseAttention', obser
   v: (o) => o.v,
   coarseGate: (o) => (typeof o.coarse === 'object' ? o.coarse.gate : undefined),
   fineGate: (o) => o.fine?.gate,
+  pooledQ: (o) => pooledOf(o)?.q,
+  pooledK: (o) => pooledOf(o)?.k,
+  pooledV: (o) => pooledOf(o)?.v,
 });
+
+/** Only a coarse output has gradients for them. */
+function pooledOf({ coarse = 'skip', pooled }: VideoSparseAttentionOptions) {
+  return coarse === 'skip' ? undefined : pooled;
+}
 
 /** As `blockSparseAttention.forward`, with gradients of q, k and v. */
 export const blockSparseAttention = differentiable('blockSparseAttention', blockSparsePair, {
