@@ -150,8 +150,9 @@ struct SplitBlock {
   }
 };
 
-// sum = sum * factor + left . right, over kTile rows of `right`; factors of the lane's two rows.
-template <int D>
+// sum = sum * factor + left . right, over kTile rows of `right`; factors of the lane's two rows. `kPause`: some of the
+// columns first, for the compiler begins all of them at once if it may, and some callers have no registers for that.
+template <int D, bool kPause>
 __device__ __forceinline__ void multiply_block(float (&sum)[D / 8][4], const float (&factor)[2],
                                                const SplitBlock& left, uint32_t right) {
 #pragma unroll
@@ -177,6 +178,7 @@ __device__ __forceinline__ void multiply_block(float (&sum)[D / 8][4], const flo
 #pragma unroll
       for (int e = 0; e < 4; ++e) sum[first + n][e] = fmaf(sum[first + n][e], factor[e / 2], part[n][e]);
     }
+    if (kPause) __syncwarp();
   }
 }
 
@@ -184,7 +186,7 @@ __device__ __forceinline__ void multiply_block(float (&sum)[D / 8][4], const flo
 template <int D>
 __device__ __forceinline__ void add_block(float (&sum)[D / 8][4], const SplitBlock& left, uint32_t right) {
   const float one[2] = {1, 1};
-  multiply_block<D>(sum, one, left, right);
+  multiply_block<D, (D > 96)>(sum, one, left, right);
 }
 
 // The largest of a block's threads' values; `scratch` has room for a value a warp.

@@ -202,6 +202,7 @@ __device__ __forceinline__ void dk_dv_block(const Args& p, Shared<D>& shared, in
   copy_rows<D, kBackwardRows, kThreads>(k_at, p.from.k + first_of_head, first_row, p.Nk, threadIdx.x);
   copy_rows<D, kBackwardRows, kThreads>(v_at, p.from.v + first_of_head, first_row, p.Nk, threadIdx.x);
   load_doutput(0);
+  __syncwarp();
   float value_unit = 0, gradient_unit = 0, both_units = FLT_MIN;
   for (int32_t i = threadIdx.x; i < p.Nk; i += kThreads) value_unit = fmaxf(value_unit, key_rows[i].vunit);
   for (int32_t i = threadIdx.x; i < p.group * p.Nq; i += kThreads) {
@@ -236,9 +237,6 @@ __device__ __forceinline__ void dk_dv_block(const Args& p, Shared<D>& shared, in
     multiply_rows<D, 2>(block, k_at + my_row, q_at + right_lane<D>());
     const float by_value_unit = shared.by_value_unit, by_gradient_unit = shared.by_gradient_unit;
     const float by_both_units = shared.by_both_units;
-    float2 row[2];
-#pragma unroll
-    for (int r = 0; r < 2; ++r) row[r] = shared.row_factors[16 * warp + lane / 4 + 8 * r];
     // Of a query that does not exist all is 0 but the probability, which is 1.
 #pragma unroll
     for (int n = 0; n < kTile / 8; ++n) {
@@ -254,8 +252,9 @@ __device__ __forceinline__ void dk_dv_block(const Args& p, Shared<D>& shared, in
 #pragma unroll
         for (int r = 0; r < 2; ++r) {
           const int e = 2 * r + c;
-          const float weight = probability(block[n][e] * column.unit, row[r].x, column.lse);
-          dp[e] = weight * fmaf(dp[e], row[r].y, -delta) * gradient_units;
+          const float2 row = shared.row_factors[16 * warp + lane / 4 + 8 * r];
+          const float weight = probability(block[n][e] * column.unit, row.x, column.lse);
+          dp[e] = weight * fmaf(dp[e], row.y, -delta) * gradient_units;
           block[n][e] = weight * probability_units;
         }
       }

@@ -132,7 +132,7 @@ __global__ void __launch_bounds__(32 * kRowWarps * kGroups, 1)
         s[n][e] = probability * ((e % 2 == 0 ? column.y : column.w) * weight_unit);
       }
     }
-    multiply_block<D>(sum, correction, SplitBlock(s), v_at + summed_lane<D>());
+    multiply_block<D, false>(sum, correction, SplitBlock(s), v_at + summed_lane<D>());
     meet();  // the next keys are here, and all are done with the values
     if (tile + kGroups < tiles) load_values(tile + kGroups);
   }

@@ -14,7 +14,7 @@ constexpr int kBackwardSlots = 4;  // of up to four
 constexpr int kForwardPieces = 4;
 // At least so many blocks an SM: without a fine gate a thread has half as much in flight, so there are more of them.
 template <bool kFineGate>
-constexpr int kBlocks = kFineGate ? 8 : 11;
+constexpr int kBlocks = kFineGate ? 8 : 10;
 
 template <int V>
 __device__ __forceinline__ Vector<float, V> product(const Vector<float, V>& x, const Vector<float, V>& y) {
