@@ -45,8 +45,12 @@ struct Row {
       x[i] = exists(i) ? *reinterpret_cast<const float2*>(from + column(i)) : make_float2(0, 0);
     }
   }
-  __device__ __forceinline__ static int column(int i) { return 64 * i + threadIdx.x % 32 * 2; }
-  __device__ __forceinline__ static bool exists(int i) { return D % 64 == 0 || column(i) < D; }
+  __device__ __forceinline__ static int column(int i) {
+    return 64 * i + threadIdx.x % 32 * 2;
+  }
+  __device__ __forceinline__ static bool exists(int i) {
+    return D % 64 == 0 || column(i) < D;
+  }
 
   // Writes high and low; returns the unit, such that the row's length is below 2^15 units. Columns that are not finite
   // do not count.
@@ -90,7 +94,9 @@ struct Row {
   }
 
 private:
-  __device__ __forceinline__ static float magnitude(float x) { return fabsf(x) <= FLT_MAX ? fabsf(x) : 0; }
+  __device__ __forceinline__ static float magnitude(float x) {
+    return fabsf(x) <= FLT_MAX ? fabsf(x) : 0;
+  }
 };
 
 template <int D>

@@ -22,7 +22,7 @@
 // sums of their own, or kTile long and added to the rest by the CUDA cores.
 namespace vsa::cuda::coarse {
 
-inline constexpr int kTile = 32;        // keys or queries that are gone through at once
+inline constexpr int kTile = 32;          // keys or queries that are gone through at once
 inline constexpr int kBackwardRows = 64;  // queries or keys of a block of the backward
 
 // Bytes of a row in shared memory: high, low, and 16 more, so that eight rows lie in different banks.
@@ -30,10 +30,10 @@ template <int D>
 inline constexpr int kPitch = 4 * D + 16;
 
 struct QueryRow {
-  float unit;        // of q
-  float dunit;       // of doutput; backward only
-  float lse;         // +inf where it is -inf, so that probabilities are 0; backward only
-  float delta;       // rowsum(output * doutput) / dunit; backward only
+  float unit;   // of q
+  float dunit;  // of doutput; backward only
+  float lse;    // +inf where it is -inf, so that probabilities are 0; backward only
+  float delta;  // rowsum(output * doutput) / dunit; backward only
 };
 
 struct KeyRow {
@@ -43,10 +43,10 @@ struct KeyRow {
 
 // The inputs, split. Rows of a head are neighbours.
 struct Split {
-  __half* q;            // [B, H, Nq, 2, D]
-  __half* k;            // [B, Hkv, Nk, 2, D]
-  __half* v;            // [B, Hkv, Nk, 2, D]
-  __half* doutput;      // [B, H, Nq, 2, D]; null in the forward
+  __half* q;             // [B, H, Nq, 2, D]
+  __half* k;             // [B, Hkv, Nk, 2, D]
+  __half* v;             // [B, Hkv, Nk, 2, D]
+  __half* doutput;       // [B, H, Nq, 2, D]; null in the forward
   QueryRow* query_rows;  // [B, H, Nq]
   KeyRow* key_rows;      // [B, Hkv, Nk]
 };
@@ -153,8 +153,8 @@ struct SplitBlock {
 // sum = sum * factor + left . right, over kTile rows of `right`; factors of the lane's two rows. `kPause`: some of the
 // columns first, for the compiler begins all of them at once if it may, and some callers have no registers for that.
 template <int D, bool kPause>
-__device__ __forceinline__ void multiply_block(float (&sum)[D / 8][4], const float (&factor)[2],
-                                               const SplitBlock& left, uint32_t right) {
+__device__ __forceinline__ void multiply_block(float (&sum)[D / 8][4], const float (&factor)[2], const SplitBlock& left,
+                                               uint32_t right) {
 #pragma unroll
   for (int first = 0; first < D / 8; first += 4) {
     float part[4][4] = {};

@@ -12,7 +12,7 @@ namespace vsa::cuda::coarse {
 namespace {
 
 constexpr int kThreads = 128;
-constexpr float kProbabilityUnits = 16384;    // a probability of 1 as an fp16 operand
+constexpr float kProbabilityUnits = 16384;      // a probability of 1 as an fp16 operand
 constexpr float kGradientUnits = 1 / 65536.0f;  // below, scores' gradients are up to 2^31 times the units of their rows
 
 struct Args {
@@ -36,7 +36,8 @@ struct Shared {
     alignas(16) KeyRow key_rows[2][kTile];
     alignas(16) QueryRow query_rows[2][kTile];
   };
-  float4 gradients[kTile / 8][kThreads];  // a thread's block of dP, then of dS: it waits here while others are worked on
+  float4 gradients[kTile / 8]
+                  [kThreads];         // a thread's block of dP, then of dS: it waits here while others are worked on
   float2 row_factors[kBackwardRows];  // of the block's keys: of scores, and of the products of values
   float scratch[kThreads / 32];
   // What a block needs once a tile: here it costs no registers.

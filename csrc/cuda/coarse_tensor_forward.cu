@@ -35,8 +35,7 @@ struct Shared {
 };
 
 template <int D, int kRowWarps, int kGroups>
-__global__ void __launch_bounds__(32 * kRowWarps * kGroups, 1)
-    coarse_forward_tensor(const __grid_constant__ Args p) {
+__global__ void __launch_bounds__(32 * kRowWarps * kGroups, 1) coarse_forward_tensor(const __grid_constant__ Args p) {
   constexpr int kRows = 16 * kRowWarps, kGroupThreads = 32 * kRowWarps, kThreads = kGroupThreads * kGroups;
   extern __shared__ __align__(16) unsigned char memory[];
   auto& shared = *reinterpret_cast<Shared<D, kRowWarps, kGroups>*>(memory);
@@ -206,7 +205,9 @@ void launch_shape(Args args, int64_t heads, const Launch& on) {
 template <int D>
 void launch_for(const Args& args, int64_t heads, const Launch& on) {
   // Blocks of 64 rows read keys and values half as often as blocks of 32, which share out a small problem more evenly.
-  const auto rounds = [&](int64_t rows) { return (heads * ((args.Nq + rows - 1) / rows) + on.sm_count - 1) / on.sm_count; };
+  const auto rounds = [&](int64_t rows) {
+    return (heads * ((args.Nq + rows - 1) / rows) + on.sm_count - 1) / on.sm_count;
+  };
   if (static_cast<double>(rounds(64)) * 64 <= static_cast<double>(rounds(32)) * 32 * 1.2) {
     launch_shape<D, 4, 2>(args, heads, on);
   } else {

@@ -136,8 +136,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks<kFineGate>)
 // The gradient of the coarse row that the tile's tokens share.
 template <typename T, int V, bool kFineGate, bool kFull>
 __device__ __forceinline__ Vector<float, V> combine_backward(const Columns& columns, const Part& part,
-                                                             const BackwardArgs<T>& p,
-                                                             const Vector<float, V>& coarse) {
+                                                             const BackwardArgs<T>& p, const Vector<float, V>& coarse) {
   using Tokens = Bits<T, V>;
   const Tokens zero = {};
   Vector<float, V> dcoarse = {};
@@ -192,19 +191,19 @@ __global__ void __launch_bounds__(kThreads, kBlocks<kFineGate>)
 
 void launch(const CombinationForward& p, const Launch& on) {
   VSA_CHECK(p.coarse != nullptr || p.coarse_gate == nullptr, "a coarse gate needs a coarse output");
-  for_vectors(p.dtype, {p.H * p.D}, {p.fine, p.coarse, p.coarse_gate, p.fine_gate, p.output},
-              [&](auto element, auto vector) {
-                using T = decltype(element);
-                const Columns columns = columns_of(p, vector(), kForwardPieces);
-                const uint32_t blocks = (columns.parts + kThreads - 1) / kThreads;
-                if (blocks == 0) return;
-                const ForwardArgs<T> args{static_cast<const T*>(p.fine), p.coarse, static_cast<const T*>(p.coarse_gate),
-                                          static_cast<const T*>(p.fine_gate), static_cast<T*>(p.output)};
-                const auto kernel = p.fine_gate != nullptr ? combination_forward<T, vector(), true>
-                                                           : combination_forward<T, vector(), false>;
-                kernel<<<blocks, kThreads, 0, on.stream>>>(columns, args);
-                check_launch("combination_forward");
-              });
+  for_vectors(
+      p.dtype, {p.H * p.D}, {p.fine, p.coarse, p.coarse_gate, p.fine_gate, p.output}, [&](auto element, auto vector) {
+        using T = decltype(element);
+        const Columns columns = columns_of(p, vector(), kForwardPieces);
+        const uint32_t blocks = (columns.parts + kThreads - 1) / kThreads;
+        if (blocks == 0) return;
+        const ForwardArgs<T> args{static_cast<const T*>(p.fine), p.coarse, static_cast<const T*>(p.coarse_gate),
+                                  static_cast<const T*>(p.fine_gate), static_cast<T*>(p.output)};
+        const auto kernel =
+            p.fine_gate != nullptr ? combination_forward<T, vector(), true> : combination_forward<T, vector(), false>;
+        kernel<<<blocks, kThreads, 0, on.stream>>>(columns, args);
+        check_launch("combination_forward");
+      });
 }
 
 void launch(const CombinationBackward& p, const Launch& on) {
@@ -230,8 +229,8 @@ void launch(const CombinationBackward& p, const Launch& on) {
                                    p.dcoarse,
                                    static_cast<T*>(p.dcoarse_gate),
                                    static_cast<T*>(p.dfine_gate)};
-        const auto kernel = p.fine_gate != nullptr ? combination_backward<T, vector(), true>
-                                                   : combination_backward<T, vector(), false>;
+        const auto kernel =
+            p.fine_gate != nullptr ? combination_backward<T, vector(), true> : combination_backward<T, vector(), false>;
         kernel<<<blocks, kThreads, 0, on.stream>>>(columns, args);
         check_launch("combination_backward");
       });

@@ -44,7 +44,8 @@ __device__ __forceinline__ void add(float (&sum)[V], const Bits<T, V>& bits) {
 }
 
 template <typename T, int V>
-__global__ void __launch_bounds__(kThreads, 1024 / kThreads) pooling_forward(const __grid_constant__ ForwardArgs<T> args) {
+__global__ void __launch_bounds__(kThreads, 1024 / kThreads)
+    pooling_forward(const __grid_constant__ ForwardArgs<T> args) {
   using Tokens = Bits<T, V>;
   const int which = (blockIdx.x >= args.end[0]) + (blockIdx.x >= args.end[1]);
   const uint32_t block = which == 0 ? blockIdx.x : blockIdx.x - args.end[which - 1];

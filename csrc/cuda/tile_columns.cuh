@@ -44,7 +44,7 @@ struct Columns {
 // What a thread works on: a vector of columns of one (batch, tile), or of a piece of the tile's slots.
 struct Part {
   TilePlace place;
-  bool full;       // a video tile without padding: its rows are in the table
+  bool full;  // a video tile without padding: its rows are in the table
   int32_t piece;
   int64_t pooled;  // element of [B, tiles, width] where the vector begins
   int64_t tokens;  // element of [B, rows, width] where it begins in the row of slot 0

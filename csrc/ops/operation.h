@@ -21,12 +21,12 @@
 namespace vsa {
 
 // Any one operation with its parameters, as a device's queue takes it.
-using Operation =
-    std::variant<PoolingForward, PoolingTogether, PoolingBackward, CoarseForward, CoarseBackward, Selection,
-                 TransposeLists, ListsToBits, FineForward, FineBackward, CombinationForward, CombinationBackward, Tiling, Fill, Cast, RandomBits,
-                 RandomNormal, MatrixProduct, ColumnSum, NormForward, NormBackward, Rotary, ActivationForward,
-                 ActivationBackward, Add, Multiply, GatedResidualForward, GatedResidualBackward, Sum, Spread,
-                 SquaredErrorForward, SquaredErrorBackward, CopyRows, AdamW, GradientNorm, MovingAverage>;
+using Operation = std::variant<PoolingForward, PoolingTogether, PoolingBackward, CoarseForward, CoarseBackward,
+                               Selection, TransposeLists, ListsToBits, FineForward, FineBackward, CombinationForward,
+                               CombinationBackward, Tiling, Fill, Cast, RandomBits, RandomNormal, MatrixProduct,
+                               ColumnSum, NormForward, NormBackward, Rotary, ActivationForward, ActivationBackward, Add,
+                               Multiply, GatedResidualForward, GatedResidualBackward, Sum, Spread, SquaredErrorForward,
+                               SquaredErrorBackward, CopyRows, AdamW, GradientNorm, MovingAverage>;
 
 // By the names the binding exports them under; for error messages. In the order of Operation.
 inline const char* name_of(const Operation& operation) {
