@@ -1,9 +1,7 @@
 #include "core/error.h"
-#include "cuda/coarse_tensor.cuh"
 #include "cuda/fine.h"
 
-// Coarse attention runs on tensor cores where their kernels fit (a block of theirs needs much shared memory). Elsewhere
-// it is fine attention with full lists over a plain sequence of pooled tiles, in plain fp32.
+// Coarse attention is fine attention with full lists over a plain sequence of pooled tiles, in fp32.
 namespace vsa::cuda {
 namespace {
 
@@ -32,14 +30,11 @@ Fine fine(const Coarse& p) {
 }  // namespace
 
 void launch(const CoarseForward& p, const Launch& launch) {
-  if (p.B == 0) return;
-  if (coarse::tensor_serves(p, launch)) return coarse::launch_tensor(p, launch);
   launch_fine_forward_f32(fine<FineForward>(p), launch);
 }
 
 void launch(const CoarseBackward& p, const Launch& launch) {
   if (p.B == 0 || p.Nq + p.Nk == 0) return;
-  if (coarse::tensor_serves(p, launch)) return coarse::launch_tensor(p, launch);
   FineBackward f = fine<FineBackward>(p);
   f.transposed = full_lists(f.kv_grid, f.q_grid);
   f.doutput = p.doutput;

@@ -298,7 +298,7 @@ class Stopwatch {
 
 /** Operations of the addon by the stage they belong to. */
 const STAGES: Readonly<Record<string, string>> = {
-  ...{ poolingForward: 'pool', poolingBackward: 'pool', selection: 'select' },
+  ...{ poolingForward: 'pool', poolingTogether: 'pool', poolingBackward: 'pool', selection: 'select' },
   ...{ transposeLists: 'transpose', listsToBits: 'bits' },
   ...{ coarseForward: 'coarse', coarseBackward: 'coarse', fineForward: 'fine', fineBackward: 'fine' },
   ...{ combinationForward: 'combine', combinationBackward: 'combine' },

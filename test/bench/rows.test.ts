@@ -1,6 +1,7 @@
 /** Rows of real runs: their fields, and what they say about failures. */
 
-import { OPS } from '../../lib/bench/cases.js';
+import { backends } from '../../lib/attention/backends.js';
+import { type Op, OPERATION_OF, OPS } from '../../lib/bench/cases.js';
 import type { BenchRow } from '../../lib/bench/row.js';
 import { native } from '../../lib/binding.js';
 import { here } from '../under-test.js';
@@ -78,7 +79,8 @@ describe('every operation', () => {
         data: 'randn',
         seed: 1,
         forced: false,
-        backend: here.type,
+        backend: backends(here).findLast(({ operation, serves }) => serves && operation === OPERATION_OF[row.op as Op])!
+          .backend,
       });
       expect(row.device).toContain(here.name);
       expect(new Date(row.date).getTime()).toBeGreaterThan(Date.now() - 600_000);

@@ -15,12 +15,6 @@ __device__ __forceinline__ void cp_async_16(uint32_t shared, const void* global,
                : "memory");
 }
 
-// Copies 8 bytes from global to shared memory, or writes zeros where not `valid`.
-__device__ __forceinline__ void cp_async_8(uint32_t shared, const void* global, bool valid) {
-  asm volatile("cp.async.ca.shared.global [%0], [%1], 8, %2;" ::"r"(shared), "l"(global), "r"(valid ? 8 : 0)
-               : "memory");
-}
-
 // Copies 4 bytes from global to shared memory.
 __device__ __forceinline__ void cp_async_4(uint32_t shared, const void* global) {
   asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(shared), "l"(global) : "memory");

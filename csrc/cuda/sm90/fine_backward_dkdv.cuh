@@ -51,7 +51,7 @@ __global__ void __launch_bounds__((kTeams + 1) * kWarpgroup, 1)
   }
   ptx::registers_increase<232>();
   auto& shared = all.team[warpgroup - 1];
-  Reader<D, kSlots> reader(shared.ring, 0, p);
+  Reader<D, kSlots> reader(shared.ring, 0);
   const int lane = threadIdx.x % 32;
   uint32_t resident_parity = 0;
 

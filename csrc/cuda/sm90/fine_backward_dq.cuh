@@ -43,7 +43,7 @@ __global__ void __launch_bounds__((kQueryTiles + 1) * kWarpgroup, 1)
     return;
   }
   ptx::registers_increase<D == 128 ? 240 : 232>();
-  Reader<D, kSlots> reader(shared.ring, warpgroup - 1, p);
+  Reader<D, kSlots> reader(shared.ring, warpgroup - 1);
   const int lane = threadIdx.x % 32, row = threadIdx.x / 32 % 4 * 16 + lane / 4;
 
   while (true) {

@@ -78,17 +78,12 @@ template <int D, int kSlots>
 struct Reader {
   Ring<D, kSlots>& ring;
   const int consumer;  // which warpgroup
-  const Args& p;
   Cursor<kSlots> at;
 
-  __device__ __forceinline__ Reader(Ring<D, kSlots>& ring_, int consumer_, const Args& p_)
-      : ring(ring_), consumer(consumer_), p(p_) {}
+  __device__ __forceinline__ Reader(Ring<D, kSlots>& ring_, int consumer_) : ring(ring_), consumer(consumer_) {}
 
-  // A mask that the compiler does not know to be full: it then keeps a __syncwarp that it would drop where it sees that
-  // the warp is converged, and compute-sanitizer's racecheck sees what it orders.
-  __device__ __forceinline__ uint32_t all_lanes() const { return p.B > 0 ? ~0u : 0u; }
-
-  // What lane 0 reads, which is also the one that gives slots back. So the compiler knows that all lanes have the same.
+  // What lane 0 reads, which is also the one that gives slots back: compute-sanitizer's racecheck does not follow what
+  // __syncwarp orders. And the compiler knows that all lanes have the same.
   __device__ __forceinline__ int32_t read(const int32_t& x) const {
     int32_t value = 0;
     if (threadIdx.x % 32 == 0) value = x;
@@ -110,7 +105,7 @@ struct Reader {
   // This warp is done with a slot: its products have been waited for, its other reads are before this in program
   // order.
   __device__ __forceinline__ void release(int slot) {
-    __syncwarp(all_lanes());
+    __syncwarp();
     if (threadIdx.x % 32 == 0) ptx::mbarrier_arrive(&ring.empty[slot]);
   }
   __device__ __forceinline__ void keep(int slot) {
