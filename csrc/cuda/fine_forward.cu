@@ -14,7 +14,8 @@ void launch(const FineForward& f, const Launch& launch) {
   if (f.kernels != Kernels::portable) {
     const char* const why = sm90::refuses(f, launch);
     if (why == nullptr) return sm90::launch_fine_forward(f, launch);
-    if (f.kernels == Kernels::sm90) throw Error("ERR_BACKEND", std::string("backend: got 'sm90', wanted 'cuda' or 'auto': ") + why);
+    if (f.kernels == Kernels::sm90)
+      throw Error("ERR_BACKEND", std::string("backend: got 'sm90', wanted 'cuda' or 'auto': ") + why);
   }
   f.dtype == DType::float32 ? launch_fine_forward_f32(f, launch) : launch_fine_forward_16(f, launch);
 }

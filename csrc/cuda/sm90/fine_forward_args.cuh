@@ -15,7 +15,8 @@ namespace vsa::cuda::sm90 {
 inline constexpr int kPanelColumns = 64;
 inline constexpr int kPanelBytes = kTileVolume * 128;
 
-// An entry of merged lists: the key tile's number, its class (tile_classes.h), and for triples and quads the members that want it.
+// An entry of merged lists: the key tile's number, its class (tile_classes.h), and for triples and quads the members
+// that want it.
 inline constexpr int kClassShift = 24, kMembersShift = 28;
 inline constexpr int32_t kTileMask = (1 << kClassShift) - 1;
 
@@ -59,11 +60,11 @@ struct GridBoxes {
 struct FineForwardArgs {
   // Tiled order: [B * tiles * 64, heads, D] as (64 columns, rows, panels), boxes of a tile of a head.
   CUtensorMap q, k, v;
-  CUtensorMap v_clean;  // [B * classes.partial * 64, Hkv, D]: the partial tiles of v, padding rows 0
+  CUtensorMap v_clean;                  // [B * classes.partial * 64, Hkv, D]: the partial tiles of v, padding rows 0
   GridBoxes q_boxes, k_boxes, v_boxes;  // grid order
-  TileLayout q_layout;  // of output and lse
-  TileClasses classes;  // of key tiles
-  int32_t H, group;     // query heads; how many of them share a key head
+  TileLayout q_layout;                  // of output and lse
+  TileClasses classes;                  // of key tiles
+  int32_t H, group;                     // query heads; how many of them share a key head
   int32_t q_tiles, kv_tiles;
   int32_t groups_a_head;       // of neighbouring query tiles; the last may have fewer
   int32_t groups;              // in all

@@ -2,9 +2,9 @@
 
 #include <cstdint>
 
+#include "cuda/sm90/fine_forward_groups_producer.cuh"
 #include "cuda/sm90/fine_forward_output.cuh"
 #include "cuda/sm90/fine_forward_step.cuh"
-#include "cuda/sm90/fine_forward_groups_producer.cuh"
 #include "cuda/sm90/ptx/registers.h"
 
 namespace vsa::cuda::sm90 {

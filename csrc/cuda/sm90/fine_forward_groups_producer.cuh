@@ -2,9 +2,9 @@
 
 #include <cstdint>
 
+#include "cuda/sm90/fine_forward_groups_shared.cuh"
 #include "cuda/sm90/fine_forward_items.cuh"
 #include "cuda/sm90/fine_forward_step.cuh"
-#include "cuda/sm90/fine_forward_groups_shared.cuh"
 #include "cuda/sm90/grid_boxes.cuh"
 #include "cuda/sm90/ptx/tma.h"
 
@@ -166,8 +166,8 @@ struct GroupsProducer {
         if (item.own[m] == 0) continue;
         ptx::mbarrier_wait(&shared.q_empty[m], loads[m]++ % 2 ^ 1);
         if (lane == 0) {
-          load_query_tile<C::D, C::kFromGrid>(shared.q[m], p, item.batch, item.q_tile + m,
-                                              item.head - item.batch * p.H, &shared.q_full[m]);
+          load_query_tile<C::D, C::kFromGrid>(shared.q[m], p, item.batch, item.q_tile + m, item.head - item.batch * p.H,
+                                              &shared.q_full[m]);
         }
         __syncwarp();
       }

@@ -38,8 +38,8 @@ struct GroupItem {
   }
 };
 
-// What a member is told of the next tile that it wants, half by the warp that copies K and half by that for V, each once
-// its copy is under way: so the tiles before in their places have come and gone, and phases cannot be mistaken.
+// What a member is told of the next tile that it wants, half by the warp that copies K and half by that for V, each
+// once its copy is under way: so the tiles before in their places have come and gone, and phases cannot be mistaken.
 struct Mail {
   uint32_t k;  // class << 5 | phase << 4 | stage
   // `last` << 5 | phase << 4 | stage. `last`: the member must be done with this tile before it asks for the next.

@@ -11,8 +11,8 @@ namespace vsa::cuda::sm90 {
 template <int D_, int kTeams_, int kStages_, bool kFromGrid_, int kConsumerRegisters_, int kProducerRegisters_>
 struct PairsConfig {
   static constexpr int D = D_;
-  static constexpr int kTeams = kTeams_;        // pairs of query tiles that a block works on at a time
-  static constexpr int kStages = kStages_;      // of each of the rings
+  static constexpr int kTeams = kTeams_;         // pairs of query tiles that a block works on at a time
+  static constexpr int kStages = kStages_;       // of each of the rings
   static constexpr bool kFromGrid = kFromGrid_;  // tensors are in grid order
   static constexpr int kConsumerRegisters = kConsumerRegisters_, kProducerRegisters = kProducerRegisters_;
   static constexpr int kThreads = 128 * (1 + 2 * kTeams);

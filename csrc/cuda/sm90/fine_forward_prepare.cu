@@ -1,11 +1,10 @@
-#include "cuda/sm90/fine_forward_prepare.h"
-
 #include <algorithm>
 #include <cmath>
 
 #include "core/error.h"
 #include "cuda/check.h"
 #include "cuda/sm90/fine_forward.h"
+#include "cuda/sm90/fine_forward_prepare.h"
 #include "cuda/sm90/merge_lists.cuh"
 #include "cuda/sm90/tensor_map.h"
 
@@ -97,7 +96,8 @@ Grouping grouping_of(const FineForward& f, int sm_count) {
   // Quads need all tiles: fewer in common, and their one ring is what holds them up.
   if (f.D == 64) return {f.lists.offsets == nullptr && heads * ((tiles + 3) / 4) >= sm_count ? 4 : 2, 1};
   // Rounds of the GPU, in tiles: triples take three tiles at 1.04 to 1.1 times the pairs' rate.
-  const int64_t with_triples = (triples + sm_count - 1) / sm_count * 3, with_pairs = (pairs + sm_count - 1) / sm_count * 2;
+  const int64_t with_triples = (triples + sm_count - 1) / sm_count * 3,
+                with_pairs = (pairs + sm_count - 1) / sm_count * 2;
   return {static_cast<double>(with_triples) <= 1.06 * static_cast<double>(with_pairs) ? 3 : 2, 1};
 }
 

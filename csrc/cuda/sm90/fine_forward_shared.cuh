@@ -31,8 +31,8 @@ __device__ __forceinline__ Cursor<kStages> place_in_ring(uint32_t n) {
   return {n % kStages, n / kStages & 1};
 }
 
-// A value in shared memory for all lanes of a warp, read by lane 0: the one that will arrive where its place is freed, so
-// that its own order is enough for what is written there next.
+// A value in shared memory for all lanes of a warp, read by lane 0: the one that will arrive where its place is freed,
+// so that its own order is enough for what is written there next.
 __device__ __forceinline__ int32_t read_by_first_lane(const int32_t& value, int lane) {
   return __shfl_sync(~0u, lane == 0 ? value : 0, 0);
 }

@@ -78,7 +78,7 @@ struct Softmax {
     return (reference[r] + log2f(total[r])) * 0.693147180559945f;
   }
 
- private:
+private:
   __device__ __forceinline__ void raise(const float (&highest)[2]) {
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
