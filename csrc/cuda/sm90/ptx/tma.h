@@ -15,8 +15,4 @@ __device__ __forceinline__ void tma_load(void* shared, const CUtensorMap* map, c
   ::cuda::ptx::cp_async_bulk_tensor(::cuda::ptx::space_cluster, ::cuda::ptx::space_global, shared, map, at, barrier);
 }
 
-__device__ __forceinline__ void tma_prefetch_map(const CUtensorMap* map) {
-  asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory");
-}
-
 }  // namespace vsa::cuda::ptx
