@@ -13,12 +13,13 @@ constexpr int kPartialSlots = 4;  // of a tile that is not full
 
 constexpr int kMost = PoolingTogether::kMost;
 
-template <typename T>
+// kCount: 1 or kMost. One by itself has nothing to choose: its arguments are constants of the kernel.
+template <typename T, int kCount>
 struct ForwardArgs {
-  Columns problems[kMost];
-  uint32_t end[kMost];  // blocks of the problems up to this one
-  const T* x[kMost];
-  float* output[kMost];
+  Columns problems[kCount];
+  uint32_t end[kCount];  // blocks of the problems up to this one
+  const T* x[kCount];
+  float* output[kCount];
 };
 
 // The valid slots of a tile, in order.
@@ -43,11 +44,13 @@ __device__ __forceinline__ void add(float (&sum)[V], const Bits<T, V>& bits) {
   for (int c = 0; c < V; ++c) sum[c] += static_cast<float>(token.element[c]);
 }
 
-template <typename T, int V>
+template <typename T, int V, int kCount>
 __global__ void __launch_bounds__(kThreads, 1024 / kThreads)
-    pooling_forward(const __grid_constant__ ForwardArgs<T> args) {
+    pooling_forward(const __grid_constant__ ForwardArgs<T, kCount> args) {
   using Tokens = Bits<T, V>;
-  const int which = (blockIdx.x >= args.end[0]) + (blockIdx.x >= args.end[1]);
+  int which = 0;
+#pragma unroll
+  for (int i = 0; i + 1 < kCount; ++i) which += blockIdx.x >= args.end[i];
   const uint32_t block = which == 0 ? blockIdx.x : blockIdx.x - args.end[which - 1];
   const Columns& p = args.problems[which];
   const uint32_t item = block * kThreads + threadIdx.x;
@@ -120,27 +123,32 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-}  // namespace
-
-void launch(const PoolingTogether& p, const Launch& on) {
-  VSA_CHECK(p.count > 0 && p.count <= kMost, "1 to 3 tensors are pooled together");
+template <int kCount>
+void launch_forward(const PoolingTogether& p, const Launch& on) {
   const auto of = [&](int i) -> const PoolingForward& { return p.parts[i < p.count ? i : 0]; };
-  for (int i = 1; i < kMost; ++i) VSA_CHECK(of(i).dtype == of(0).dtype, "tensors pooled together have one dtype");
+  for (int i = 1; i < kCount; ++i) VSA_CHECK(of(i).dtype == of(0).dtype, "tensors pooled together have one dtype");
   for_vectors(of(0).dtype, {of(0).H * of(0).D, of(1).H * of(1).D, of(2).H * of(2).D},
               {of(0).x, of(0).output, of(1).x, of(1).output, of(2).x, of(2).output}, [&](auto element, auto vector) {
                 using T = decltype(element);
-                ForwardArgs<T> args{};
+                ForwardArgs<T, kCount> args{};
                 int64_t blocks = 0;
-                for (int i = 0; i < kMost; ++i) {
+                for (int i = 0; i < kCount; ++i) {
                   if (i < p.count) args.problems[i] = columns_of(of(i), vector(), 1);
                   blocks += (int64_t{args.problems[i].parts} + kThreads - 1) / kThreads;
                   args.end[i] = static_cast<uint32_t>(blocks);
                   args.x[i] = static_cast<const T*>(of(i).x), args.output[i] = of(i).output;
                 }
                 if (blocks == 0) return;
-                pooling_forward<T, vector()><<<static_cast<uint32_t>(blocks), kThreads, 0, on.stream>>>(args);
+                pooling_forward<T, vector(), kCount><<<static_cast<uint32_t>(blocks), kThreads, 0, on.stream>>>(args);
                 check_launch("pooling_forward");
               });
+}
+
+}  // namespace
+
+void launch(const PoolingTogether& p, const Launch& on) {
+  VSA_CHECK(p.count > 0 && p.count <= kMost, "1 to 3 tensors are pooled together");
+  p.count == 1 ? launch_forward<1>(p, on) : launch_forward<kMost>(p, on);
 }
 
 void launch(const PoolingForward& p, const Launch& on) {
