@@ -1,6 +1,8 @@
 #include "cuda/device.h"
 
 #include <algorithm>
+#include <cstdlib>
+#include <cstring>
 #include <map>
 #include <optional>
 #include <utility>
@@ -13,6 +15,26 @@
 #include "cuda/pointers.h"
 
 namespace vsa::cuda {
+
+namespace {
+
+// Free blocks are kept at least up to this. Bytes.
+constexpr int64_t kLeastCached = int64_t{64} << 20;
+
+// Operations get zeros up to this from a page, more of them by a memset of their own. Bytes.
+constexpr int64_t kMostZeroed = 4096;
+
+// VSA_DEBUG_MEMORY=1: every block comes from CUDA's pool and goes back there at once, so that compute-sanitizer sees
+// what uses memory that was freed.
+bool caches_blocks() {
+  static const bool wanted = [] {
+    const char* const set = std::getenv("VSA_DEBUG_MEMORY");
+    return set == nullptr || *set == '\0' || std::strcmp(set, "0") == 0;
+  }();
+  return wanted && !debug_memory();
+}
+
+}  // namespace
 
 thread_local std::unique_ptr<CudaDevice::Capture> CudaDevice::capture_;
 
@@ -63,7 +85,8 @@ Device::MemoryInfo CudaDevice::memory_info() {
     check(cudaMemGetInfo(&free, &total), "cudaMemGetInfo");
     check(cudaMemPoolGetAttribute(pool_, cudaMemPoolAttrReservedMemCurrent, &reserved), "cudaMemPoolGetAttribute");
     check(cudaMemPoolGetAttribute(pool_, cudaMemPoolAttrUsedMemCurrent, &used), "cudaMemPoolGetAttribute");
-    return {static_cast<int64_t>(free + reserved - used), static_cast<int64_t>(total), static_cast<int64_t>(reserved)};
+    return {static_cast<int64_t>(free + reserved - used) + cache_.bytes(), static_cast<int64_t>(total),
+            static_cast<int64_t>(reserved)};
   });
 }
 
@@ -75,16 +98,28 @@ void CudaDevice::throw_out_of_memory(int64_t wanted) {
                     wanted, memory.free, memory.total);
 }
 
-void* CudaDevice::allocate_pool(int64_t bytes) {
+void* CudaDevice::allocate_block(int64_t bytes) {
+  const std::lock_guard lock(mutex_);
+  if (lost_ != nullptr) std::rethrow_exception(lost_);
+  if (bytes > static_cast<int64_t>(properties_.totalGlobalMem)) throw_out_of_memory(bytes);
+  const int64_t size = BlockCache::rounded(bytes);
+  void* data = caches_blocks() ? cache_.take(size) : nullptr;
+  if (data == nullptr) data = allocate_fresh(bytes);
+  used_ += size;
+  most_used_ = std::max(most_used_, used_);
+  return data;
+}
+
+void* CudaDevice::allocate_fresh(int64_t bytes) {
   return enter([&] {
-    if (bytes > static_cast<int64_t>(properties_.totalGlobalMem)) throw_out_of_memory(bytes);
-    const auto size = static_cast<size_t>(std::max<int64_t>(bytes, 1));
+    const auto size = static_cast<size_t>(BlockCache::rounded(bytes));
     void* data = nullptr;
     cudaError_t error = cudaMallocFromPoolAsync(&data, size, pool_, stream_);
     if (error == cudaErrorMemoryAllocation) {
       // Disposed memory comes back when the work that uses it has run; and what the pool holds in pieces, the driver
       // can hand out whole.
       cudaGetLastError();
+      shrink_cache(0);
       check(cudaStreamSynchronize(stream_), "cudaStreamSynchronize");
       check(cudaMemPoolTrimTo(pool_, 0), "cudaMemPoolTrimTo");
       error = cudaMallocFromPoolAsync(&data, size, pool_, stream_);
@@ -98,12 +133,40 @@ void* CudaDevice::allocate_pool(int64_t bytes) {
   });
 }
 
-void CudaDevice::free_pool(void* data) noexcept {
+void CudaDevice::free_block(void* data, int64_t bytes) noexcept {
   // At the process's end, or once the context is lost, nothing is left to be done.
   const std::lock_guard lock(mutex_);
-  if (lost_ != nullptr || cudaSetDevice(index_) != cudaSuccess) return;
-  cudaFreeAsync(data, stream_);
+  const int64_t size = BlockCache::rounded(bytes);
+  used_ -= size;
+  if (lost_ != nullptr) return;
+  if (!caches_blocks()) {
+    if (cudaSetDevice(index_) == cudaSuccess) cudaFreeAsync(data, stream_);
+    cudaGetLastError();
+    return;
+  }
+  cache_.put(data, size);
+  // No more than was ever in use at once; the pool can make other sizes of the rest.
+  shrink_cache(std::max(kLeastCached, most_used_));
+}
+
+// Gives the pool blocks back until at most so many bytes are cached.
+void CudaDevice::shrink_cache(int64_t most) noexcept {
+  if (cache_.bytes() <= most || cudaSetDevice(index_) != cudaSuccess) return;
+  cache_.shrink(most, [&](void* data) { cudaFreeAsync(data, stream_); });
   cudaGetLastError();
+}
+
+// A piece of a page that is zero: one memset serves many operations. Under the lock.
+void* CudaDevice::zeroed(int64_t bytes) {
+  constexpr int64_t kPage = 1 << 18, kPiece = 256;
+  const int64_t taken = (bytes + kPiece - 1) / kPiece * kPiece;
+  VSA_CHECK(taken <= kPage, "little memory is asked for as zeros");
+  if (zeros_ == nullptr || zeros_taken_ + taken > kPage) {
+    if (zeros_ == nullptr) zeros_ = static_cast<unsigned char*>(allocate_block(kPage));
+    check(cudaMemsetAsync(zeros_, 0, kPage, stream_), "cudaMemsetAsync");
+    zeros_taken_ = 0;
+  }
+  return zeros_ + std::exchange(zeros_taken_, zeros_taken_ + taken);
 }
 
 void CudaDevice::check_guards(const void* base, int64_t bytes) noexcept {
@@ -127,9 +190,9 @@ std::shared_ptr<Storage> CudaDevice::allocate(int64_t bytes) {
     memory->awaits(capture_->replayed);
     return memory;
   }
-  if (!debug_memory()) return std::make_shared<Memory>(*this, allocate_pool(bytes), bytes, false);
+  if (!debug_memory()) return std::make_shared<Memory>(*this, allocate_block(bytes), bytes, false);
   const int64_t all = bytes + 2 * kGuardBytes;
-  auto* const base = static_cast<unsigned char*>(allocate_pool(all));
+  auto* const base = static_cast<unsigned char*>(allocate_block(all));
   enter([&] { check(cudaMemsetAsync(base, 0xFF, static_cast<size_t>(all), stream_), "cudaMemsetAsync"); });
   return std::make_shared<Memory>(*this, base + kGuardBytes, bytes, true);
 }
@@ -188,19 +251,30 @@ void CudaDevice::launch(Call call) {
   enter([&] {
     const bool recorded = capturing();
     const cudaStream_t stream = recorded ? capture_->stream : stream_;
-    std::vector<void*> scratch;
+    std::vector<std::pair<void*, int64_t>> scratch;
     const auto give_back = [&] {
-      for (void* data : scratch) recorded ? capture_->memory->give_back(data) : free_pool(data);
+      for (const auto& [data, bytes] : scratch) {
+        recorded ? capture_->memory->give_back(data) : free_block(data, bytes);
+      }
+    };
+    const auto take = [&](int64_t bytes) {
+      void* const data = recorded ? capture_->memory->take(bytes) : allocate_block(bytes);
+      scratch.emplace_back(data, bytes);
+      return data;
     };
     const Launch to{.stream = stream,
                     .sm_count = properties_.multiProcessorCount,
                     .capability = 10 * properties_.major + properties_.minor,
                     .shared_memory = static_cast<int>(properties_.sharedMemPerBlockOptin),
-                    .scratch = [&](int64_t bytes) {
-                      void* const data = recorded ? capture_->memory->take(bytes) : allocate_pool(bytes);
-                      scratch.push_back(data);
-                      return data;
-                    }};
+                    .scratch = [&](int64_t bytes) { return take(bytes); },
+                    .zeroed =
+                        [&](int64_t bytes) {
+                          // A graph's replays need theirs zeroed anew.
+                          if (!recorded && bytes <= kMostZeroed) return zeroed(bytes);
+                          void* const data = take(bytes);
+                          check(cudaMemsetAsync(data, 0, static_cast<size_t>(bytes), stream), "cudaMemsetAsync");
+                          return data;
+                        }};
     ListsGuard guard(call, verdicts_, *progress_, recorded ? capture_->memory.get() : nullptr, lists_made_);
     if (!guard.inputs_failed()) {
       try {

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "core/error.h"
+#include "cuda/block_cache.h"
 #include "cuda/check.h"
 #include "cuda/completions.h"
 #include "cuda/launch.h"
@@ -51,9 +52,10 @@ public:
   int index() const { return index_; }
   std::recursive_mutex& mutex() { return mutex_; }
 
-  // Memory of the pool; freeing never throws, and waits for nothing.
-  void* allocate_pool(int64_t bytes);
-  void free_pool(void* data) noexcept;
+  // A block of the pool, in the order of the stream. Giving it back, of the same size, never throws and waits for
+  // nothing.
+  void* allocate_block(int64_t bytes);
+  void free_block(void* data, int64_t bytes) noexcept;
   void check_guards(const void* base, int64_t bytes) noexcept;
 
   // Runs body() under the lock with this device current. A failure of CUDA's is told with the device's name; one that
@@ -75,6 +77,9 @@ private:
   class Recorded;
 
   std::exception_ptr explain(const CudaError& error);
+  void* allocate_fresh(int64_t size);
+  void shrink_cache(int64_t most) noexcept;
+  void* zeroed(int64_t bytes);
   std::exception_ptr lose(const CudaError& error);
   [[noreturn]] void throw_out_of_memory(int64_t wanted);
   void replay(cudaGraphExec_t graph);
@@ -82,6 +87,10 @@ private:
   const int index_;
   cudaStream_t stream_ = nullptr;
   cudaMemPool_t pool_ = nullptr;
+  BlockCache cache_;  // what the pool has handed out and nobody uses
+  int64_t used_ = 0, most_used_ = 0;
+  unsigned char* zeros_ = nullptr;
+  int64_t zeros_taken_ = 0;
   cudaDeviceProp properties_{};
   std::recursive_mutex mutex_;
   std::exception_ptr lost_;  // the error of every later call, once the context is lost

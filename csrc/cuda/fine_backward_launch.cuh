@@ -7,6 +7,7 @@
 #include "cuda/fine_backward_dkdv.cuh"
 #include "cuda/fine_backward_dq.cuh"
 #include "cuda/fine_backward_rows.cuh"
+#include "cuda/kernel_attributes.h"
 #include "cuda/launch.h"
 
 namespace vsa::cuda::fine_backward {
@@ -26,9 +27,8 @@ void launch_pass(void (*kernel)(Args), const char* name, Args args, int64_t bloc
   VSA_CHECK(blocks <= INT32_MAX, "the backward must have fewer than 2^31 tiles in all heads");
   args.stages = choose_stages(Shared::bytes(1), Shared::bytes(2), launch.shared_memory);
   const int bytes = static_cast<int>(Shared::bytes(args.stages));
-  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes), name);
-  check(cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout, cudaSharedmemCarveoutMaxShared),
-        name);
+  allow_shared_memory(kernel, bytes, name);
+  prefer_shared_memory(kernel, name);
   kernel<<<static_cast<unsigned>(blocks), kThreads, bytes, launch.stream>>>(args);
   check_launch(name);
 }

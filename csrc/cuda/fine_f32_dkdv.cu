@@ -4,6 +4,7 @@
 #include "cuda/check.h"
 #include "cuda/fine_f32.cuh"
 #include "cuda/fine_f32_backward.cuh"
+#include "cuda/kernel_attributes.h"
 
 // dk and dv in fp32: a block has 32 rows of a key tile, k and v, and walks the query tiles that selected it, head after
 // head of the group that shares the key head. Blocks are transposed, [key, query], so that this is the same work as
@@ -170,8 +171,7 @@ template <int D>
 void launch_for(const BackwardArgs& args, int64_t blocks, const Launch& launch) {
   constexpr int kShared = sizeof(DkDvShared<D>);
   static_assert(kShared <= 75 * 1024 - 256, "three blocks must fit into an SM of 228 KB, one into any");
-  check(cudaFuncSetAttribute(fine_dk_dv_f32<D>, cudaFuncAttributeMaxDynamicSharedMemorySize, kShared),
-        "cudaFuncSetAttribute");
+  allow_shared_memory(fine_dk_dv_f32<D>, kShared, "fine_dk_dv_f32");
   fine_dk_dv_f32<D><<<static_cast<unsigned>(blocks), kThreads, kShared, launch.stream>>>(args);
   check_launch("fine_dk_dv_f32");
 }

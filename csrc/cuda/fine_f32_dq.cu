@@ -4,6 +4,7 @@
 #include "cuda/check.h"
 #include "cuda/fine_f32.cuh"
 #include "cuda/fine_f32_backward.cuh"
+#include "cuda/kernel_attributes.h"
 
 // dq in fp32: a block has 32 rows of a query tile, q and dO, and walks the tile's list. Its four warps stand 2 x 2 over
 // S and dP (32 x 64 keys) and over dq (32 x D).
@@ -129,8 +130,7 @@ template <int D>
 void launch_for(const BackwardArgs& args, int64_t blocks, const Launch& launch) {
   constexpr int kShared = sizeof(DqShared<D>);
   static_assert(kShared <= 75 * 1024 - 256, "three blocks must fit into an SM of 228 KB, one into any");
-  check(cudaFuncSetAttribute(fine_dq_f32<D>, cudaFuncAttributeMaxDynamicSharedMemorySize, kShared),
-        "cudaFuncSetAttribute");
+  allow_shared_memory(fine_dq_f32<D>, kShared, "fine_dq_f32");
   fine_dq_f32<D><<<static_cast<unsigned>(blocks), kThreads, kShared, launch.stream>>>(args);
   check_launch("fine_dq_f32");
 }

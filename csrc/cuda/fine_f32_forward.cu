@@ -6,6 +6,7 @@
 #include "cuda/fine.h"
 #include "cuda/fine_f32.cuh"
 #include "cuda/fine_f32_forward.cuh"
+#include "cuda/kernel_attributes.h"
 
 // Attention forward in fp32: a block has the 64 rows of a query tile, a warp 16 of them, and walks the tile's list with
 // an online softmax (flash attention). A warp's scores cover all 64 keys of a tile, so the statistics of its rows
@@ -274,8 +275,7 @@ template <int D>
 void launch_for(const ForwardArgs& args, int64_t items, const Launch& launch) {
   constexpr int kShared = sizeof(ForwardShared<D>);
   static_assert(kShared <= 75 * 1024 - 256, "three blocks must fit into an SM of 228 KB, one into any");
-  check(cudaFuncSetAttribute(fine_forward_f32<D>, cudaFuncAttributeMaxDynamicSharedMemorySize, kShared),
-        "cudaFuncSetAttribute");
+  allow_shared_memory(fine_forward_f32<D>, kShared, "fine_forward_f32");
   const int64_t blocks = items * args.parts;
   VSA_CHECK(blocks <= INT32_MAX, "too many query tiles for a launch");
   fine_forward_f32<D><<<static_cast<unsigned>(blocks), kThreads, kShared, launch.stream>>>(args);

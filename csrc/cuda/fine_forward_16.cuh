@@ -11,6 +11,7 @@
 #include "cuda/check.h"
 #include "cuda/fine.h"
 #include "cuda/fine_forward_shared.cuh"
+#include "cuda/kernel_attributes.h"
 #include "cuda/ptx/cp_async.h"
 #include "cuda/ptx/ldmatrix.h"
 #include "cuda/ptx/math.h"
@@ -434,8 +435,7 @@ void launch_fine_forward_16(const FineForward& f, const Launch& launch) {
 
   constexpr int kShared = sizeof(FineForwardShared<C>);
   VSA_CHECK(kShared <= launch.shared_memory, "the device must have the shared memory of fine attention");
-  check(cudaFuncSetAttribute(fine_forward_16<T, C>, cudaFuncAttributeMaxDynamicSharedMemorySize, kShared),
-        "cudaFuncSetAttribute");
+  allow_shared_memory(fine_forward_16<T, C>, kShared, "fine_forward_16");
   fine_forward_16<T, C><<<static_cast<unsigned>(blocks), 32 * C::kWarps, kShared, launch.stream>>>(p);
   check_launch("fine_forward_16");
 }

@@ -30,10 +30,16 @@ struct Launch {
   int shared_memory;  // bytes that a block may ask for (the opt-in limit)
   // Memory of at least so many bytes, 256-byte aligned, that lives until the operation's kernels have run. Not zeroed.
   std::function<void*(int64_t bytes)> scratch;
+  // The same, zeroed.
+  std::function<void*(int64_t bytes)> zeroed;
 
   template <typename T>
   T* scratch_of(int64_t count) const {
     return static_cast<T*>(scratch(count * static_cast<int64_t>(sizeof(T))));
+  }
+  template <typename T>
+  T* zeroed_of(int64_t count) const {
+    return static_cast<T*>(zeroed(count * static_cast<int64_t>(sizeof(T))));
   }
 };
 

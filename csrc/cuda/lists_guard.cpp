@@ -45,9 +45,8 @@ void ListsGuard::check(TileLists& lists, int64_t heads, const Launch& to) {
   const std::shared_ptr<Verdict> verdict = pool_.take();
   verdict->number = progress_.next();
   verdict->in_graph = recording_ != nullptr;
-  auto* const problem = to.scratch_of<int32_t>(1);
+  auto* const problem = to.zeroed_of<int32_t>(1);
   auto* const safe_offsets = to.scratch_of<int32_t>(heads * lists.rows + 1);
-  cuda::check(cudaMemsetAsync(problem, 0, sizeof(int32_t), to.stream), "cudaMemsetAsync");
   launch_lists_check(lists, heads, problem, safe_offsets, to);
   cuda::check(cudaMemcpyAsync(verdict->word(), problem, sizeof(int32_t), cudaMemcpyDeviceToHost, to.stream),
               "cudaMemcpyAsync");

@@ -8,7 +8,7 @@
 namespace vsa::cuda {
 
 GraphMemory::~GraphMemory() {
-  for (const Block& block : blocks_) device_.free_pool(block.data);
+  for (const Block& block : blocks_) device_.free_block(block.data, block.bytes);
 }
 
 // The smallest free block that is not wastefully large.
@@ -21,7 +21,7 @@ void* GraphMemory::take(int64_t bytes) {
     }
   }
   if (best == nullptr) {
-    blocks_.push_back({device_.allocate_pool(bytes), bytes, true});
+    blocks_.push_back({device_.allocate_block(bytes), bytes, true});
     best = &blocks_.back();
   }
   best->free = false;
@@ -50,12 +50,13 @@ Memory::~Memory() {
     graph_->give_back(data());
     return;
   }
-  unsigned char* base = static_cast<unsigned char*>(data());
-  if (guarded_) {
-    base -= kGuardBytes;
-    device_.check_guards(base, bytes());
+  if (!guarded_) {
+    device_.free_block(data(), bytes());
+    return;
   }
-  device_.free_pool(base);
+  unsigned char* const base = static_cast<unsigned char*>(data()) - kGuardBytes;
+  device_.check_guards(base, bytes());
+  device_.free_block(base, bytes() + 2 * kGuardBytes);
 }
 
 }  // namespace vsa::cuda

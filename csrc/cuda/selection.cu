@@ -2,6 +2,7 @@
 #include <cmath>
 
 #include "cuda/check.h"
+#include "cuda/kernel_attributes.h"
 #include "cuda/launch.h"
 #include "cuda/selection_row.cuh"
 #include "cuda/selection_scores.cuh"
@@ -142,9 +143,7 @@ Guess guess_for(int64_t keep, int64_t candidates) {
 
 template <int kQuads>
 void launch_rows(const Args& a, int block, int warps, int64_t shared_bytes, const Launch& on) {
-  check(cudaFuncSetAttribute(selection_rows<kQuads>, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                             static_cast<int>(shared_bytes)),
-        "cudaFuncSetAttribute");
+  allow_shared_memory(selection_rows<kQuads>, static_cast<int>(shared_bytes), "selection_rows");
   const int64_t rows = static_cast<int64_t>(a.items) * block;
   selection_rows<kQuads>
       <<<static_cast<uint32_t>((rows + warps - 1) / warps), 32 * warps, static_cast<size_t>(shared_bytes), on.stream>>>(
@@ -169,11 +168,8 @@ void launch_as(const Selection& p, const Launch& on) {
   const int batch = static_cast<int>(std::min<int64_t>(items, std::max<int64_t>(kScratchBytes / item_bytes, 1)));
   if (p.scores == nullptr) a.scores = on.scratch_of<float>(static_cast<int64_t>(batch) * S::kRows * a.score_stride);
 
-  check(cudaFuncSetAttribute(selection_scores<S>, cudaFuncAttributeMaxDynamicSharedMemorySize, S::kSharedBytes),
-        "cudaFuncSetAttribute");
-  check(cudaFuncSetAttribute(selection_scores<S>, cudaFuncAttributePreferredSharedMemoryCarveout,
-                             cudaSharedmemCarveoutMaxShared),
-        "cudaFuncSetAttribute");
+  allow_shared_memory(selection_scores<S>, S::kSharedBytes, "selection_scores");
+  prefer_shared_memory(selection_scores<S>, "selection_scores");
 
   const int64_t row_bytes = a.rank_quads * 512ll;
   const int buffers = static_cast<int>(std::min<int64_t>(on.shared_memory / row_bytes, kSelectWarps));

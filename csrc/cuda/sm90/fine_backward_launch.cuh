@@ -1,6 +1,7 @@
 #pragma once
 
 #include "cuda/check.h"
+#include "cuda/kernel_attributes.h"
 #include "cuda/sm90/fine_backward_dkdv.cuh"
 #include "cuda/sm90/fine_backward_dq.cuh"
 #include "cuda/sm90/fine_backward_prepare.cuh"
@@ -13,7 +14,7 @@ void launch_pass(void (*kernel)(Maps, Args), const char* name, int warpgroups, c
                  bool early, const Launch& launch) {
   constexpr int kShared = sizeof(Shared);
   static_assert(kShared <= 232448, "a block of compute capability 9.0 may have 227 KB of shared memory");
-  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kShared), name);
+  allow_shared_memory(kernel, kShared, name);
   cudaLaunchConfig_t config = {};
   config.gridDim = dim3(static_cast<unsigned>(launch.sm_count)), config.blockDim = dim3(warpgroups * kWarpgroup);
   config.dynamicSmemBytes = kShared, config.stream = launch.stream;

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "cuda/check.h"
+#include "cuda/kernel_attributes.h"
 #include "cuda/launch.h"
 #include "cuda/sm90/fine_forward_groups.cuh"
 #include "cuda/sm90/fine_forward_pairs.cuh"
@@ -16,7 +17,7 @@ inline constexpr int kMostSharedMemory = 232448;
 // A block an SM, as long as there is work for all.
 template <typename Kernel>
 void launch_persistent(Kernel kernel, int threads, int shared, const FineForwardArgs& args, const Launch& on) {
-  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared), "cudaFuncSetAttribute");
+  allow_shared_memory(kernel, shared, "fine_forward");
   const int blocks = std::min(on.sm_count, args.groups * args.parts);
   kernel<<<static_cast<unsigned>(blocks), static_cast<unsigned>(threads), static_cast<size_t>(shared), on.stream>>>(
       args);

@@ -3,6 +3,7 @@
 
 #include "core/error.h"
 #include "cuda/check.h"
+#include "cuda/kernel_attributes.h"
 #include "cuda/sm90/fine_forward.h"
 #include "cuda/sm90/fine_forward_prepare.h"
 #include "cuda/sm90/merge_lists.cuh"
@@ -49,9 +50,8 @@ void set_lists(FineForwardArgs& a, MergeArgs& m, const FineForward& f, const Gro
   const size_t header = grouping.members == 2 ? sizeof(PairLists) : sizeof(TripleLists);
   a.lists = m.lists = on.scratch(static_cast<int64_t>(header) * a.groups);
   a.entries = m.entries = on.scratch_of<int32_t>(std::max<int64_t>(f.lists.count, 1));
-  a.schedule = m.schedule = on.scratch_of<Schedule>(1);
+  a.schedule = m.schedule = on.zeroed_of<Schedule>(1);
   a.long_groups = m.long_groups = on.scratch_of<int32_t>(a.groups);
-  check(cudaMemsetAsync(a.schedule, 0, sizeof(Schedule), on.stream), "cudaMemsetAsync");
 }
 
 // Clean copies of v's partial tiles. In grid order there are none: what boxes have beyond the grid are zeros.
@@ -117,9 +117,7 @@ FineForwardArgs prepare_fine_forward(const FineForward& f, const Grouping& group
   if (a.parts > 1) {
     const int64_t query_tiles = int64_t{2} * a.groups, numbers = (f.D / 2 + 4) * 128;
     a.partial = on.scratch_of<float>(query_tiles * a.parts * numbers);
-    a.arrived = on.scratch_of<int32_t>(query_tiles);
-    const size_t bytes = static_cast<size_t>(query_tiles) * sizeof(int32_t);
-    check(cudaMemsetAsync(a.arrived, 0, bytes, on.stream), "cudaMemsetAsync");
+    a.arrived = on.zeroed_of<int32_t>(query_tiles);
   }
 
   MergeArgs m{};
@@ -136,7 +134,7 @@ FineForwardArgs prepare_fine_forward(const FineForward& f, const Grouping& group
     VSA_CHECK(blocks <= INT32_MAX, "too large a problem for one launch");
     const auto merge = grouping.members != 3 ? merge_lists<2> : merge_lists<3>;
     const int memory = merge_memory(f, grouping.members);
-    check(cudaFuncSetAttribute(merge, cudaFuncAttributeMaxDynamicSharedMemorySize, memory), "cudaFuncSetAttribute");
+    allow_shared_memory(merge, memory, "merge_lists");
     merge<<<static_cast<unsigned>(blocks), 32 * kMergeWarps, memory, on.stream>>>(m);
     check_launch("merge_lists");
   }

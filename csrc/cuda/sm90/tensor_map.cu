@@ -2,7 +2,11 @@
 #include <cuda_runtime_api.h>
 
 #include <algorithm>
+#include <array>
+#include <cstring>
+#include <mutex>
 #include <string>
+#include <type_traits>
 
 #include "core/error.h"
 #include "cuda/check.h"
@@ -24,19 +28,62 @@ PFN_cuTensorMapEncodeTiled_v12000 encoder() {
   return function;
 }
 
+// All that a map depends on. Compared and hashed as bytes, so without padding, and zero where there is nothing.
+struct MapKey {
+  uint64_t tensor;
+  cuuint64_t sizes[5], strides[4];
+  cuuint32_t box[5], rank, dtype, unused;
+
+  uint64_t hash() const {
+    uint64_t words[sizeof(MapKey) / 8], sum = 0;
+    std::memcpy(words, this, sizeof(MapKey));
+    for (const uint64_t word : words) sum = (sum ^ word) * 0x9E3779B97F4A7C15, sum ^= sum >> 32;
+    return sum;
+  }
+};
+static_assert(std::has_unique_object_representations_v<MapKey>, "keys are compared as bytes");
+
+CUtensorMap encode(const MapKey& key) {
+  const cuuint32_t steps[5] = {1, 1, 1, 1, 1};
+  CUtensorMap map;
+  const CUresult result =
+      encoder()(&map, static_cast<CUtensorMapDataType>(key.dtype), key.rank, reinterpret_cast<void*>(key.tensor),
+                key.sizes, key.strides, key.box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+                CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+  VSA_CHECK(result == CUDA_SUCCESS, "a tensor map was refused, CUresult " + std::to_string(result));
+  return map;
+}
+
+// Maps made lately, one for each value of some bits of the hash: the driver takes longer to make one than to find it
+// here takes, and tensors come back to the same addresses. Any thread.
+CUtensorMap cached_map(const MapKey& key) {
+  struct Known {
+    MapKey key;
+    CUtensorMap map;
+  };
+  constexpr size_t kMost = 1024;
+  static std::mutex mutex;
+  static auto& known = *new std::array<Known, kMost>();  // outlives every thread; a rank of 0 is nobody's
+  Known& one = known[key.hash() % kMost];
+  const std::lock_guard lock(mutex);
+  if (std::memcmp(&one.key, &key, sizeof(MapKey)) != 0) {
+    one.map = encode(key);
+    one.key = key;
+  }
+  return one.map;
+}
+
 // `sizes` has kRank values, the fastest dim first, `strides` (bytes) and `box` go with it; strides[0] is of dim 1.
 template <int kRank>
 CUtensorMap make_map(DType dtype, const void* tensor, const cuuint64_t (&sizes)[kRank],
                      const cuuint64_t (&strides)[kRank - 1], const cuuint32_t (&box)[kRank]) {
-  cuuint32_t steps[kRank];
-  for (auto& step : steps) step = 1;
-  CUtensorMap map;
-  const CUresult result =
-      encoder()(&map, dtype == DType::bfloat16 ? CU_TENSOR_MAP_DATA_TYPE_BFLOAT16 : CU_TENSOR_MAP_DATA_TYPE_FLOAT16,
-                kRank, const_cast<void*>(tensor), sizes, strides, box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE,
-                CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
-  VSA_CHECK(result == CUDA_SUCCESS, "a tensor map was refused, CUresult " + std::to_string(result));
-  return map;
+  MapKey key = {};
+  key.tensor = reinterpret_cast<uintptr_t>(tensor), key.rank = kRank;
+  key.dtype = dtype == DType::bfloat16 ? CU_TENSOR_MAP_DATA_TYPE_BFLOAT16 : CU_TENSOR_MAP_DATA_TYPE_FLOAT16;
+  std::copy_n(sizes, kRank, key.sizes);
+  std::copy_n(strides, kRank - 1, key.strides);
+  std::copy_n(box, kRank, key.box);
+  return cached_map(key);
 }
 
 cuuint64_t size(int64_t x) {

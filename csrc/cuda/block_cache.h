@@ -1,0 +1,41 @@
+#pragma once
+
+#include <cstdint>
+#include <list>
+#include <unordered_map>
+
+namespace vsa::cuda {
+
+// Free blocks of a device's memory, kept to be handed out again. Nothing is waited for: a block that was given back
+// goes to work that comes later on the same stream. Under the device's lock.
+class BlockCache {
+public:
+  // Sizes of blocks are multiples of this, what CUDA's pool rounds to.
+  static constexpr int64_t kGranule = 512;
+  static int64_t rounded(int64_t bytes) { return bytes <= 0 ? kGranule : (bytes + kGranule - 1) / kGranule * kGranule; }
+
+  // A free block of a rounded size, the one used last; null if there is none.
+  void* take(int64_t size);
+  void put(void* data, int64_t size);
+  // Takes out the blocks that were not used for longest, until at most so many bytes are left, and has each freed.
+  template <typename Free>
+  void shrink(int64_t most, const Free& free) {
+    while (bytes_ > most) free(take_oldest());
+  }
+  int64_t bytes() const { return bytes_; }
+
+private:
+  struct Block {
+    void* data;
+    int64_t size;
+  };
+  using Blocks = std::list<Block>;
+
+  void* take_oldest();
+
+  Blocks blocks_;                                                     // the one given back first is in front
+  std::unordered_map<int64_t, std::list<Blocks::iterator>> by_size_;  // in the same order, none empty
+  int64_t bytes_ = 0;
+};
+
+}  // namespace vsa::cuda
