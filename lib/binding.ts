@@ -2,11 +2,10 @@
 
 import { freemem, totalmem } from 'node:os';
 import { join } from 'node:path';
-import { isPromise } from 'node:util/types';
 import { type ErrorCode, OutOfMemoryError, VsaError } from './errors.js';
 
 /** The addon's interface this file describes; csrc/binding/addon.cpp has the same number. */
-const INTERFACE = 5;
+const INTERFACE = 6;
 
 declare const handleBrand: unique symbol;
 /** One share of a device memory. Given back by `release`; the collector does it as a last resort. */
@@ -25,7 +24,7 @@ export interface NativeMark {
 }
 
 /** `[T, Y, X, ct, cy, cx, prefix]` */
-export type NativeGrid = readonly number[];
+export type NativeGrid = Float64Array;
 /** CSR lists; absent where the operation takes lists: full lists. */
 export interface NativeLists {
   offsets: Handle;
@@ -64,8 +63,9 @@ interface Tokens {
 export interface Native {
   interface: number;
 
-  alloc(bytes: number, device: number): Handle;
-  retain(handle: Handle): Handle;
+  /** `released`: a handle that was given back, to be used again. */
+  alloc(bytes: number, device: number, released?: Handle): Handle;
+  retain(handle: Handle, released?: Handle): Handle;
   release(handle: Handle): void;
   /** Copies the source before it returns. `fresh`: nothing is queued on this memory yet, so write at once. */
   write(handle: Handle, offset: number, bytes: number, source: Uint8Array, fresh: boolean): void;
@@ -164,7 +164,6 @@ export interface Native {
     H: number;
     rows: number;
     columns: number;
-    count: number;
     lists: NativeLists;
     offsets: Handle;
     indices: Handle;
@@ -486,6 +485,34 @@ function typedError(thrown: unknown): unknown {
   return new VsaError({ code, message });
 }
 
+/** An operation of the addon: it takes the fields of an object by position, and says in which order. */
+interface Operation {
+  (...values: unknown[]): void;
+  fields?: readonly string[];
+}
+
+/** The operation for an object of its fields; `a.b` is a field of a field that may be absent. */
+function fromObject(operation: Operation, fields: readonly string[]): (p: Record<string, unknown>) => void {
+  const outer = fields.map((field) => field.split('.')[0]!);
+  const inner = fields.map((field) => field.split('.')[1]);
+  return (p) => {
+    const values = new Array<unknown>(fields.length);
+    for (let i = 0; i < values.length; i++) {
+      const value = p[outer[i]!];
+      const name = inner[i];
+      values[i] = name === undefined ? value : (value as Record<string, unknown> | undefined)?.[name];
+    }
+    try {
+      operation(...values);
+    } catch (error) {
+      throw typedError(error);
+    }
+  };
+}
+
+/** Functions of the addon that return promises. */
+const PROMISING: ReadonlySet<string> = new Set(['read', 'synchronize'] satisfies (keyof Exports)[]);
+
 /** The addon with every function's failures typed, those of promises too. */
 function typed(addon: Exports): Native {
   const wrapped: Record<string, unknown> = {};
@@ -494,21 +521,26 @@ function typed(addon: Exports): Native {
       wrapped[name] = member;
       continue;
     }
+    const { fields } = member as Operation;
+    if (fields !== undefined) {
+      wrapped[name] = fromObject(member as Operation, fields);
+      continue;
+    }
     const call = member as (...args: unknown[]) => unknown;
-    wrapped[name] = (...args: unknown[]): unknown => {
-      let result: unknown;
+    // As many arguments as any of them takes: an array of them would cost more than the call.
+    const typedCall = (a: unknown, b: unknown, c: unknown, d: unknown, e: unknown): unknown => {
       try {
-        result = call(...args);
+        return call(a, b, c, d, e);
       } catch (error) {
         throw typedError(error);
       }
-      // Not instanceof: under Jest the addon's promises are of another realm.
-      return isPromise(result)
-        ? result.catch((error: unknown) => {
+    };
+    wrapped[name] = PROMISING.has(name)
+      ? (a: unknown, b: unknown, c: unknown): unknown =>
+          (typedCall(a, b, c, undefined, undefined) as Promise<unknown>).catch((error: unknown) => {
             throw typedError(error);
           })
-        : result;
-    };
+      : typedCall;
   }
   const exported = wrapped as unknown as Exports;
   return {

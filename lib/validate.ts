@@ -84,9 +84,13 @@ export function checkShape(argument: string, shape: unknown, size?: number): rea
 }
 
 export function product(shape: readonly number[]): number {
-  return shape.reduce((count, dim) => count * dim, 1);
+  let count = 1;
+  for (let i = 0; i < shape.length; i++) count *= shape[i]!;
+  return count;
 }
 
 export function sameShape(a: readonly number[], b: readonly number[]): boolean {
-  return a.length === b.length && a.every((dim, i) => dim === b[i]);
+  if (a.length !== b.length) return false;
+  for (let i = 0; i < a.length; i++) if (a[i] !== b[i]) return false;
+  return true;
 }

@@ -4,11 +4,21 @@
 
 namespace vsa::binding {
 
+Napi::Value Args::get(std::string_view name) const {
+  for (size_t tried = 0; tried < fields_.size(); ++tried, ++next_) {
+    if (next_ >= fields_.size()) next_ = 0;
+    if (name == fields_[next_]) return info_[next_++];
+  }
+  throw Error("ERR_INTERNAL",
+              std::string(name) + ": got no such argument of the operation, wanted it among its fields");
+}
+
 TileGrid Args::grid(const char* name) const {
-  const auto array = get(name).As<Napi::Array>();
-  VSA_CHECK(array.IsArray() && array.Length() == 7, "a grid is seven numbers");
+  const auto array = get(name).As<Napi::Float64Array>();
+  VSA_CHECK(array.IsTypedArray() && array.TypedArrayType() == napi_float64_array && array.ElementLength() == 7,
+            "a grid is seven numbers");
   std::array<int64_t, 7> n;
-  for (uint32_t i = 0; i < 7; ++i) n[i] = array.Get(i).As<Napi::Number>().Int64Value();
+  for (size_t i = 0; i < 7; ++i) n[i] = static_cast<int64_t>(array[i]);
   TileGrid grid{
       {n[0], n[1], n[2]}, {static_cast<int32_t>(n[3]), static_cast<int32_t>(n[4]), static_cast<int32_t>(n[5])}, n[6]};
   constexpr int64_t kMost = int64_t{1} << 40;
@@ -23,13 +33,23 @@ TileGrid Args::grid(const char* name) const {
 }
 
 TileLists Args::lists(const char* name, int64_t heads, int64_t rows, int64_t columns) {
-  if (!has(name)) return {nullptr, nullptr, rows, columns, 0};
-  Args inner(get(name).As<Napi::Object>());
-  const int64_t count = inner.integer("count");
-  const TileLists lists{static_cast<const int32_t*>(inner.in("offsets", (heads * rows + 1) * 4)),
-                        static_cast<const int32_t*>(inner.in("indices", count * 4)), rows, columns, count};
-  for (auto& storage : inner.inputs_) hold(std::move(storage), name, inputs_);
-  return lists;
+  const std::string prefix = std::string(name) + ".";
+  const Napi::Value offsets = get(prefix + "offsets");
+  if (!given(offsets)) return {nullptr, nullptr, rows, columns, 0};
+  const Napi::Value indices = get(prefix + "indices");
+  const int64_t count = integer((prefix + "count").c_str());
+  return {static_cast<const int32_t*>(touch(offsets, name, (heads * rows + 1) * 4, inputs_)),
+          static_cast<const int32_t*>(touch(indices, name, count * 4, inputs_)), rows, columns, count};
+}
+
+std::vector<int64_t> Args::counts(const char* name) const {
+  const auto array = get(name).As<Napi::Array>();
+  std::vector<int64_t> counts(length(name));
+  for (uint32_t i = 0; i < counts.size(); ++i) {
+    counts[i] = array.Get(i).As<Napi::Number>().Int64Value();
+    VSA_CHECK(counts[i] >= 0 && counts[i] <= (int64_t{1} << 53), "a count must lie in [0, 2^53]");
+  }
+  return counts;
 }
 
 uint32_t Args::length(const char* name) const {

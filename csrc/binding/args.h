@@ -3,11 +3,15 @@
 #include <napi.h>
 
 #include <array>
+#include <initializer_list>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <utility>
+#include <vector>
 
 #include "binding/handle.h"
+#include "binding/throw.h"
 #include "core/dtype.h"
 #include "core/error.h"
 #include "core/storage.h"
@@ -17,13 +21,28 @@
 
 namespace vsa::binding {
 
-// Reads one operation's arguments from the object that JavaScript gave, by the names of the params struct's fields,
-// checks that every memory is as large as the operation will touch and all of one device, keeps it alive, and puts the
-// operation on the device's queue. TypeScript has validated everything; this guards memory only.
+// The arguments of an operation, by the names of the params struct's fields. They come by position, in this order:
+// reading them from an object by name would take longer than launching the operation.
+using Fields = std::vector<const char*>;
+
+// Exports an operation. Its function tells the fields to lib/binding.ts, which passes those of an object; `a.b` is a
+// field of a field.
+template <Napi::Value (*Body)(const Napi::CallbackInfo&)>
+void operation(Napi::Env env, Napi::Object exports, const char* name, std::initializer_list<const char*> names) {
+  static const Fields fields(names);
+  Napi::Function exported = function<Body>(env, const_cast<Fields*>(&fields));
+  auto told = Napi::Array::New(env, fields.size());
+  for (uint32_t i = 0; i < fields.size(); ++i) told.Set(i, fields[i]);
+  exported.Set("fields", told);
+  exports.Set(name, exported);
+}
+
+// Reads one operation's arguments, checks that every memory is as large as the operation will touch and all of one
+// device, keeps it alive, and puts the operation on the device's queue. TypeScript has validated everything; this
+// guards memory only.
 class Args {
 public:
-  explicit Args(Napi::Object object) : object_(object) {}
-  explicit Args(const Napi::CallbackInfo& info) : Args(info[0].As<Napi::Object>()) {}
+  explicit Args(const Napi::CallbackInfo& info) : info_(info), fields_(*static_cast<const Fields*>(info.Data())) {}
 
   int64_t integer(const char* name) const {
     const int64_t value = get(name).As<Napi::Number>().Int64Value();
@@ -55,12 +74,15 @@ public:
   // [T, Y, X, ct, cy, cx, prefix]
   TileGrid grid(const char* name = "grid") const;
 
+  // The numbers of elements of several memories.
+  std::vector<int64_t> counts(const char* name) const;
+
   // Memory that the operation reads, or writes, of at least this many bytes.
   const void* in(const char* name, int64_t bytes) { return touch(name, bytes, inputs_); }
   void* out(const char* name, int64_t bytes) { return touch(name, bytes, outputs_); }
   // The same, or null where JavaScript gave none.
-  const void* in_or_null(const char* name, int64_t bytes) { return has(name) ? in(name, bytes) : nullptr; }
-  void* out_or_null(const char* name, int64_t bytes) { return has(name) ? out(name, bytes) : nullptr; }
+  const void* in_or_null(const char* name, int64_t bytes) { return touch_or_null(name, bytes, inputs_); }
+  void* out_or_null(const char* name, int64_t bytes) { return touch_or_null(name, bytes, outputs_); }
   const float* in_f32(const char* name, int64_t count) { return static_cast<const float*>(in(name, count * 4)); }
   float* out_f32(const char* name, int64_t count) { return static_cast<float*>(out(name, count * 4)); }
   // Arrays of memories: how many, and each.
@@ -72,7 +94,7 @@ public:
     in_of(name, index, bytes);
     return out_of(name, index, bytes);
   }
-  // { offsets, indices, count }, or full lists if absent; `count` indices.
+  // The fields name.offsets, name.indices and name.count, or full lists if absent; `count` indices.
   TileLists lists(const char* name, int64_t heads, int64_t rows, int64_t columns);
 
   // Puts the operation on the queue of the device that its memory is on. A failure there is told to whoever reads an
@@ -85,21 +107,24 @@ public:
                                      ": got a tensor of a graph that has not run yet, wanted replay() first");
     }
     device.launch({operation, std::move(inputs_), std::move(outputs_)});
-    return object_.Env().Undefined();
+    return info_.Env().Undefined();
   }
 
 private:
-  Napi::Value get(const char* name) const { return object_.Get(name); }
-  bool has(const char* name) const {
-    const Napi::Value value = get(name);
-    return !value.IsUndefined() && !value.IsNull();
-  }
+  Napi::Value get(std::string_view name) const;
+  static bool given(Napi::Value value) { return !value.IsUndefined() && !value.IsNull(); }
   void* touch(const char* name, int64_t bytes, Held& held) { return touch(get(name), name, bytes, held); }
   void* touch(Napi::Value handle, const char* name, int64_t bytes, Held& held);
+  void* touch_or_null(const char* name, int64_t bytes, Held& held) {
+    const Napi::Value value = get(name);
+    return given(value) ? touch(value, name, bytes, held) : nullptr;
+  }
   void* touch_of(const char* name, uint32_t index, int64_t bytes, Held& held);
   void hold(std::shared_ptr<Storage> storage, const char* name, Held& held);
 
-  Napi::Object object_;
+  const Napi::CallbackInfo& info_;
+  const Fields& fields_;
+  mutable size_t next_ = 0;  // the field after the one read last: most are read in their order
   Held inputs_, outputs_;
   int device_ = kCpu;  // of the memory touched first
 };

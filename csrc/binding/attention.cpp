@@ -2,7 +2,6 @@
 // field under the same names, and launches it. Output memory is made in TypeScript and passed in.
 #include "binding/args.h"
 #include "binding/ops.h"
-#include "binding/throw.h"
 
 namespace vsa::binding {
 namespace {
@@ -236,19 +235,64 @@ Napi::Value tiling(const Napi::CallbackInfo& info) {
 }  // namespace
 
 void export_attention(Napi::Env env, Napi::Object exports) {
-  exports.Set("poolingForward", function<pooling_forward>(env));
-  exports.Set("poolingTogether", function<pooling_together>(env));
-  exports.Set("poolingBackward", function<pooling_backward>(env));
-  exports.Set("coarseForward", function<coarse_forward>(env));
-  exports.Set("coarseBackward", function<coarse_backward>(env));
-  exports.Set("selection", function<selection>(env));
-  exports.Set("transposeLists", function<transpose_lists>(env));
-  exports.Set("listsToBits", function<lists_to_bits>(env));
-  exports.Set("fineForward", function<fine_forward>(env));
-  exports.Set("fineBackward", function<fine_backward>(env));
-  exports.Set("combinationForward", function<combination_forward>(env));
-  exports.Set("combinationBackward", function<combination_backward>(env));
-  exports.Set("tiling", function<tiling>(env));
+  operation<pooling_forward>(env, exports, "poolingForward", {"dtype", "B", "H", "D", "grid", "order", "x", "output"});
+  operation<pooling_together>(env, exports, "poolingTogether",
+                              {"x", "output", "dtype", "order", "B", "D", "H", "Hkv", "qGrid", "kvGrid"});
+  operation<pooling_backward>(env, exports, "poolingBackward",
+                              {"dtype", "B", "H", "D", "grid", "order", "doutput", "dx"});
+  operation<coarse_forward>(env, exports, "coarseForward",
+                            {"B", "H", "Hkv", "D", "Nq", "Nk", "scale", "q", "k", "v", "output", "lse"});
+  operation<coarse_backward>(
+      env, exports, "coarseBackward",
+      {"B", "H", "Hkv", "D", "Nq", "Nk", "scale", "q", "k", "v", "output", "doutput", "lse", "dq", "dk", "dv"});
+  operation<selection>(env, exports, "selection",
+                       {"B", "H", "Hkv", "D", "Nq", "Nk", "prefixQ", "prefixK", "topK", "prefixMode", "includeSelf",
+                        "scale", "q", "k", "scores", "offsets", "indices"});
+  operation<transpose_lists>(
+      env, exports, "transposeLists",
+      {"B", "H", "lists.offsets", "lists.indices", "lists.count", "rows", "columns", "offsets", "indices"});
+  operation<lists_to_bits>(env, exports, "listsToBits",
+                           {"B", "H", "lists.offsets", "lists.indices", "lists.count", "rows", "columns", "bits"});
+  operation<fine_forward>(env, exports, "fineForward",
+                          {"dtype", "B", "H", "Hkv", "D", "qGrid", "kvGrid", "order", "scale", "lists.offsets",
+                           "lists.indices", "lists.count", "q", "k", "v", "output", "lse", "kernels"});
+  operation<fine_backward>(env, exports, "fineBackward",
+                           {"dtype",
+                            "B",
+                            "H",
+                            "Hkv",
+                            "D",
+                            "qGrid",
+                            "kvGrid",
+                            "order",
+                            "scale",
+                            "lists.offsets",
+                            "lists.indices",
+                            "lists.count",
+                            "transposed.offsets",
+                            "transposed.indices",
+                            "transposed.count",
+                            "q",
+                            "k",
+                            "v",
+                            "output",
+                            "doutput",
+                            "lse",
+                            "dqPooled",
+                            "dkPooled",
+                            "dvPooled",
+                            "delta",
+                            "dq",
+                            "dk",
+                            "dv",
+                            "kernels"});
+  operation<combination_forward>(
+      env, exports, "combinationForward",
+      {"dtype", "B", "H", "D", "grid", "order", "fine", "coarse", "coarseGate", "fineGate", "output"});
+  operation<combination_backward>(env, exports, "combinationBackward",
+                                  {"dtype", "B", "H", "D", "grid", "order", "fine", "coarse", "coarseGate", "fineGate",
+                                   "doutput", "dfine", "dcoarse", "dcoarseGate", "dfineGate"});
+  operation<tiling>(env, exports, "tiling", {"B", "rowBytes", "grid", "to", "x", "output"});
 }
 
 }  // namespace vsa::binding

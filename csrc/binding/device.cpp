@@ -137,7 +137,7 @@ Napi::Value borrow([[maybe_unused]] const Napi::CallbackInfo& info) {
   bool lossless = false;
   const uint64_t address = info[0].As<Napi::BigInt>().Uint64Value(&lossless);
   cuda::CudaDevice& device = cuda::device(info[2].As<Napi::Number>().Int32Value());
-  return wrap(info.Env(), device.borrow(address, info[1].As<Napi::Number>().Int64Value()));
+  return wrap(info.Env(), device.borrow(address, info[1].As<Napi::Number>().Int64Value()), info.Env().Undefined());
 #else
   throw Error("ERR_DEVICE", "this addon was built without CUDA, and only a GPU's memory can be borrowed");
 #endif

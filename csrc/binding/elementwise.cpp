@@ -1,6 +1,5 @@
 #include "binding/args.h"
 #include "binding/ops.h"
-#include "binding/throw.h"
 
 namespace vsa::binding {
 namespace {
@@ -42,10 +41,10 @@ Napi::Value random_normal(const Napi::CallbackInfo& info) {
 }  // namespace
 
 void export_elementwise(Napi::Env env, Napi::Object exports) {
-  exports.Set("fill", function<fill>(env));
-  exports.Set("cast", function<cast>(env));
-  exports.Set("randomBits", function<random_bits>(env));
-  exports.Set("randomNormal", function<random_normal>(env));
+  operation<fill>(env, exports, "fill", {"dtype", "count", "value", "output"});
+  operation<cast>(env, exports, "cast", {"from", "to", "count", "x", "output"});
+  operation<random_bits>(env, exports, "randomBits", {"seed", "count", "output"});
+  operation<random_normal>(env, exports, "randomNormal", {"dtype", "seed", "count", "mean", "std", "output"});
 }
 
 }  // namespace vsa::binding

@@ -33,6 +33,20 @@ Environment::Environment(Napi::Env env) {
       held);
 }
 
+void Environment::add_tensor(Napi::Env env, bool first, int64_t bytes) {
+  ++tensors_;
+  if (!first) return;
+  bytes_ += bytes;
+  if (bytes_ > told_) Napi::MemoryManagement::AdjustExternalMemory(env, bytes_ - std::exchange(told_, bytes_));
+}
+
+void Environment::drop_tensor(Napi::Env env, bool last, int64_t bytes, bool collected) {
+  --tensors_;
+  if (!last) return;
+  bytes_ -= bytes;
+  if (collected) Napi::MemoryManagement::AdjustExternalMemory(env, bytes_ - std::exchange(told_, bytes_));
+}
+
 Napi::Promise Environment::promise(Napi::Value value, void* target, const std::function<void(Completion)>& start) {
   const Napi::Env env = value.Env();
   const uint64_t id = next_id_++;

@@ -31,8 +31,12 @@ public:
   // throws is thrown: then there is no promise. `target`: where to copy to.
   Napi::Promise promise(Napi::Value value, void* target, const std::function<void(Completion)>& start);
 
-  int64_t tensors = 0;  // living handles
-  int64_t bytes = 0;    // of their memory, shared memory counted once
+  // Counts of what handles hold. V8 is told of the most bytes there were at once since the collector last gave some
+  // back: what it is told makes it collect, and memory that is disposed and made anew in every step should not.
+  void add_tensor(Napi::Env env, bool first, int64_t bytes);
+  void drop_tensor(Napi::Env env, bool last, int64_t bytes, bool collected);
+  int64_t tensors() const { return tensors_; }  // living handles
+  int64_t bytes() const { return bytes_; }      // of their memory, shared memory counted once
 
 private:
   struct Pending {
@@ -57,6 +61,7 @@ private:
   std::shared_ptr<Mailbox> mailbox_ = std::make_shared<Mailbox>();
   std::unordered_map<uint64_t, Pending> pending_;
   uint64_t next_id_ = 0;
+  int64_t tensors_ = 0, bytes_ = 0, told_ = 0;
 };
 
 }  // namespace vsa::binding

@@ -18,14 +18,9 @@ namespace {
 
 constexpr napi_type_tag kHandleTag = {0x9f6d1c0b7a524e35, 0xb1b3a5d8c2e64f17};
 
-void let_go(Napi::Env env, Handle& handle) {
+void let_go(Napi::Env env, Handle& handle, bool collected) {
   if (handle.storage == nullptr) return;
-  Environment& environment = Environment::of(env);
-  --environment.tensors;
-  if (handle.storage->drop_tensor()) {
-    environment.bytes -= handle.storage->bytes();
-    Napi::MemoryManagement::AdjustExternalMemory(env, -handle.storage->bytes());
-  }
+  Environment::of(env).drop_tensor(env, handle.storage->drop_tensor(), handle.storage->bytes(), collected);
   handle.storage.reset();
 }
 
@@ -85,20 +80,20 @@ int device_index(Napi::Value value) {
   return value.As<Napi::Number>().Int32Value();
 }
 
-// alloc(bytes, device) -> handle
+// alloc(bytes, device, released) -> handle
 Napi::Value alloc(const Napi::CallbackInfo& info) {
   Device& device = Device::at(device_index(info[1]));
-  return wrap(info.Env(), device.allocate(info[0].As<Napi::Number>().Int64Value()));
+  return wrap(info.Env(), device.allocate(info[0].As<Napi::Number>().Int64Value()), info[2]);
 }
 
-// retain(handle) -> another handle of the same memory
+// retain(handle, released) -> another handle of the same memory
 Napi::Value retain(const Napi::CallbackInfo& info) {
-  return wrap(info.Env(), unwrap(info[0]));
+  return wrap(info.Env(), unwrap(info[0]), info[1]);
 }
 
 // release(handle): idempotent
 Napi::Value release(const Napi::CallbackInfo& info) {
-  let_go(info.Env(), handle_of(info[0]));
+  let_go(info.Env(), handle_of(info[0]), false);
   return info.Env().Undefined();
 }
 
@@ -174,8 +169,8 @@ Napi::Value synchronize(const Napi::CallbackInfo& info) {
 Napi::Value memory(const Napi::CallbackInfo& info) {
   const Environment& environment = Environment::of(info.Env());
   auto result = Napi::Object::New(info.Env());
-  result.Set("numTensors", static_cast<double>(environment.tensors));
-  result.Set("numBytes", static_cast<double>(environment.bytes));
+  result.Set("numTensors", static_cast<double>(environment.tensors()));
+  result.Set("numBytes", static_cast<double>(environment.bytes()));
   return result;
 }
 
@@ -188,15 +183,16 @@ Napi::Value debug_memory(const Napi::CallbackInfo& info) {
 
 }  // namespace
 
-Napi::Value wrap(Napi::Env env, std::shared_ptr<Storage> storage) {
-  Environment& environment = Environment::of(env);
-  ++environment.tensors;
-  if (storage->add_tensor()) {
-    environment.bytes += storage->bytes();
-    Napi::MemoryManagement::AdjustExternalMemory(env, storage->bytes());
+Napi::Value wrap(Napi::Env env, std::shared_ptr<Storage> storage, Napi::Value released) {
+  Handle* const again = released.IsUndefined() ? nullptr : &handle_of(released);
+  VSA_CHECK(again == nullptr || again->storage == nullptr, "a handle that is used again was released");
+  Environment::of(env).add_tensor(env, storage->add_tensor(), storage->bytes());
+  if (again != nullptr) {
+    again->storage = std::move(storage);
+    return released;
   }
   auto external = Napi::External<Handle>::New(env, new Handle{std::move(storage)}, [](Napi::Env owner, Handle* handle) {
-    let_go(owner, *handle);
+    let_go(owner, *handle, true);
     delete handle;
   });
   external.TypeTag(&kHandleTag);

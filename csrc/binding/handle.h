@@ -14,8 +14,9 @@ struct Handle {
   std::shared_ptr<Storage> storage;  // null once released
 };
 
-// A new handle for a storage; counts it in memory() and in V8's external memory.
-Napi::Value wrap(Napi::Env env, std::shared_ptr<Storage> storage);
+// A handle for a storage; counts it in memory() and in V8's external memory. `released`: one to use again, since making
+// handles and having the collector finalise them costs more than most operations; undefined for a new one.
+Napi::Value wrap(Napi::Env env, std::shared_ptr<Storage> storage, Napi::Value released);
 // The storage of a handle; throws if the value is no handle, or a released one.
 const std::shared_ptr<Storage>& unwrap(Napi::Value value);
 

@@ -51,12 +51,15 @@ napi_value guarded(Napi::Env env, const Body& body) noexcept {
   return nullptr;
 }
 
-// A JavaScript function that calls Body.
 template <Napi::Value (*Body)(const Napi::CallbackInfo&)>
-Napi::Function function(Napi::Env env) {
-  return Napi::Function::New(env, [](const Napi::CallbackInfo& info) -> Napi::Value {
-    return Napi::Value(info.Env(), guarded(info.Env(), [&]() -> napi_value { return Body(info); }));
-  });
+Napi::Value call_guarded(const Napi::CallbackInfo& info) {
+  return Napi::Value(info.Env(), guarded(info.Env(), [&]() -> napi_value { return Body(info); }));
+}
+
+// A JavaScript function that calls Body, which has `data` in its info.
+template <Napi::Value (*Body)(const Napi::CallbackInfo&)>
+Napi::Function function(Napi::Env env, void* data = nullptr) {
+  return Napi::Function::New<call_guarded<Body>>(env, static_cast<const char*>(nullptr), data);
 }
 
 }  // namespace vsa::binding

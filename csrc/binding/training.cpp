@@ -1,7 +1,6 @@
 // The operations of training, as in binding/attention.cpp.
 #include "binding/args.h"
 #include "binding/ops.h"
-#include "binding/throw.h"
 
 namespace vsa::binding {
 namespace {
@@ -187,24 +186,13 @@ Napi::Value copy_rows(const Napi::CallbackInfo& info) {
   return a.launch(p);
 }
 
-// counts: the number of elements of each.
-std::vector<int64_t> counts_of(const Napi::CallbackInfo& info) {
-  const auto array = info[0].As<Napi::Object>().Get("counts").As<Napi::Array>();
-  std::vector<int64_t> counts(array.Length());
-  for (uint32_t i = 0; i < array.Length(); ++i) {
-    counts[i] = array.Get(i).As<Napi::Number>().Int64Value();
-    VSA_CHECK(counts[i] >= 0 && counts[i] <= (int64_t{1} << 53), "a count must lie in [0, 2^53]");
-  }
-  return counts;
-}
-
 void check_lengths(const Args& a, const std::vector<int64_t>& counts, std::initializer_list<const char*> names) {
   for (const char* name : names) VSA_CHECK(a.length(name) == counts.size(), "as many memories as counts");
 }
 
 Napi::Value adam_w(const Napi::CallbackInfo& info) {
   Args a(info);
-  const std::vector<int64_t> counts = counts_of(info);
+  const std::vector<int64_t> counts = a.counts("counts");
   check_lengths(a, counts, {"values", "gradients", "firsts", "seconds"});
   AdamW p{};
   for (uint32_t i = 0; i < counts.size(); ++i) {
@@ -223,7 +211,7 @@ Napi::Value adam_w(const Napi::CallbackInfo& info) {
 Napi::Value gradient_norm(const Napi::CallbackInfo& info) {
   Args a(info);
   GradientNorm p{};
-  p.counts = counts_of(info);
+  p.counts = a.counts("counts");
   check_lengths(a, p.counts, {"gradients"});
   for (uint32_t i = 0; i < p.counts.size(); ++i) {
     p.x.push_back(static_cast<const float*>(a.in_of("gradients", i, p.counts[i] * 4)));
@@ -236,7 +224,7 @@ Napi::Value gradient_norm(const Napi::CallbackInfo& info) {
 Napi::Value moving_average(const Napi::CallbackInfo& info) {
   Args a(info);
   MovingAverage p{};
-  p.counts = counts_of(info);
+  p.counts = a.counts("counts");
   check_lengths(a, p.counts, {"averages", "values"});
   for (uint32_t i = 0; i < p.counts.size(); ++i) {
     p.averages.push_back(static_cast<float*>(a.in_out_of("averages", i, p.counts[i] * 4)));
@@ -249,25 +237,39 @@ Napi::Value moving_average(const Napi::CallbackInfo& info) {
 }  // namespace
 
 void export_training(Napi::Env env, Napi::Object exports) {
-  exports.Set("matrixProduct", function<matrix_product>(env));
-  exports.Set("columnSum", function<column_sum>(env));
-  exports.Set("normForward", function<norm_forward>(env));
-  exports.Set("normBackward", function<norm_backward>(env));
-  exports.Set("rotary", function<rotary>(env));
-  exports.Set("activationForward", function<activation_forward>(env));
-  exports.Set("activationBackward", function<activation_backward>(env));
-  exports.Set("add", function<add>(env));
-  exports.Set("multiply", function<multiply>(env));
-  exports.Set("gatedResidualForward", function<gated_residual_forward>(env));
-  exports.Set("gatedResidualBackward", function<gated_residual_backward>(env));
-  exports.Set("sum", function<sum>(env));
-  exports.Set("spread", function<spread>(env));
-  exports.Set("squaredErrorForward", function<squared_error_forward>(env));
-  exports.Set("squaredErrorBackward", function<squared_error_backward>(env));
-  exports.Set("copyRows", function<copy_rows>(env));
-  exports.Set("adamW", function<adam_w>(env));
-  exports.Set("gradientNorm", function<gradient_norm>(env));
-  exports.Set("movingAverage", function<moving_average>(env));
+  operation<matrix_product>(
+      env, exports, "matrixProduct",
+      {"dtype", "outputDtype", "M", "N", "K", "transposeA", "transposeB", "a", "b", "bias", "output"});
+  operation<column_sum>(env, exports, "columnSum", {"dtype", "rows", "columns", "x", "output"});
+  operation<norm_forward>(
+      env, exports, "normForward",
+      {"dtype", "rows", "width", "groups", "rms", "onePlus", "eps", "x", "output", "gain", "shift", "mean", "rstd"});
+  operation<norm_backward>(env, exports, "normBackward",
+                           {"dtype", "rows", "width", "groups", "rms", "onePlus", "x", "doutput", "dx", "gain", "mean",
+                            "rstd", "dgain", "dshift"});
+  operation<rotary>(env, exports, "rotary", {"dtype", "inverse", "B", "L", "H", "D", "x", "table", "output"});
+  operation<activation_forward>(env, exports, "activationForward", {"dtype", "kind", "count", "x", "output"});
+  operation<activation_backward>(env, exports, "activationBackward", {"dtype", "kind", "count", "x", "doutput", "dx"});
+  operation<add>(env, exports, "add", {"dtype", "count", "bCount", "alpha", "beta", "a", "b", "output"});
+  operation<multiply>(env, exports, "multiply", {"dtype", "count", "a", "b", "output"});
+  operation<gated_residual_forward>(env, exports, "gatedResidualForward",
+                                    {"dtype", "rows", "width", "groups", "x", "branch", "gate", "output"});
+  operation<gated_residual_backward>(
+      env, exports, "gatedResidualBackward",
+      {"dtype", "rows", "width", "groups", "branch", "gate", "doutput", "dbranch", "dgate"});
+  operation<sum>(env, exports, "sum", {"dtype", "count", "scale", "x", "output"});
+  operation<spread>(env, exports, "spread", {"dtype", "count", "scale", "x", "output"});
+  operation<squared_error_forward>(env, exports, "squaredErrorForward",
+                                   {"dtype", "count", "prediction", "target", "output"});
+  operation<squared_error_backward>(env, exports, "squaredErrorBackward",
+                                    {"dtype", "count", "prediction", "target", "doutput", "dprediction"});
+  operation<copy_rows>(env, exports, "copyRows",
+                       {"rows", "bytes", "xStride", "outputStride", "xOffset", "outputOffset", "x", "output"});
+  operation<adam_w>(env, exports, "adamW",
+                    {"counts", "values", "gradients", "firsts", "seconds", "beta1", "beta2", "eps", "weightDecay",
+                     "rates", "gradientScale"});
+  operation<gradient_norm>(env, exports, "gradientNorm", {"counts", "gradients", "maxNorm", "output"});
+  operation<moving_average>(env, exports, "movingAverage", {"counts", "averages", "values", "decay"});
 }
 
 }  // namespace vsa::binding

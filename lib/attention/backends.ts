@@ -13,6 +13,7 @@ import { checkChoice } from '../validate.js';
 export type Backend = 'cpu' | 'cuda' | 'sm90';
 
 const BACKENDS: readonly Backend[] = ['cpu', 'cuda', 'sm90'];
+const CHOICES = ['auto', ...BACKENDS] as const;
 
 /** The operations, by the names they are exported under. */
 export const OPERATIONS = [
@@ -60,13 +61,27 @@ export interface BackendSupport {
 /** Backends by what they run on, the fastest last. */
 const DEVICE_TYPES = { cpu: 'cpu', cuda: 'cuda', sm90: 'cuda' } as const;
 
-/** Why Hopper's kernels cannot serve calls on a GPU. The addon knows more: alignment, and sizes beyond 2^31 rows. */
-function whyNotHopper(on: Device, operation?: OperationName, call?: FineFacts): string {
+/** Why Hopper's kernels cannot serve calls on a GPU, whatever they are: asked of the addon once a device. */
+const notHopper = new Map<Device, string>();
+
+function whyNoHopper(on: Device): string {
+  let why = notHopper.get(on);
+  if (why !== undefined) return why;
   const capability = cudaStatus().devices.find((gpu) => gpu.index === on.index)?.computeCapability;
-  if (capability !== '9.0') {
-    return `its kernels are for compute capability 9.0 (Hopper), ${on.toString()} (${on.name}) has ${String(capability)}`;
-  }
-  if (!String(native().build().cudaArchitectures).includes('90a')) return 'this addon was built without sm_90a';
+  why =
+    capability !== '9.0'
+      ? `its kernels are for compute capability 9.0 (Hopper), ${on.toString()} (${on.name}) has ${String(capability)}`
+      : String(native().build().cudaArchitectures).includes('90a')
+        ? ''
+        : 'this addon was built without sm_90a';
+  notHopper.set(on, why);
+  return why;
+}
+
+/** Why Hopper's kernels cannot serve a call on a GPU. The addon knows more: alignment, and sizes beyond 2^31 rows. */
+function whyNotHopper(on: Device, operation?: OperationName, call?: FineFacts): string {
+  const why = whyNoHopper(on);
+  if (why !== '') return why;
   if (operation !== undefined && !FINE.has(operation)) return 'its kernels are for fine attention';
   if (call === undefined) return '';
   if (call.dtype === 'float32') return 'its kernels are for bfloat16 and float16, the tensors are float32';
@@ -96,11 +111,14 @@ export function backends(device?: Device | DeviceString): BackendSupport[] {
 
 /** @internal The backend that serves a call on a device, or why a forced one does not. */
 export function chooseBackend(on: Device, requested: unknown, operation?: OperationName, call?: FineFacts): Backend {
-  const wanted = checkChoice('backend', requested ?? 'auto', ['auto', ...BACKENDS]);
+  const wanted = checkChoice('backend', requested ?? 'auto', CHOICES);
+  if (wanted === 'auto') {
+    if (on.type === 'cpu') return 'cpu';
+    return whyNotHopper(on, operation, call) === '' ? 'sm90' : 'cuda';
+  }
+  const why = whyNot(wanted, on, operation, call);
+  if (why === '') return wanted;
   const serving = BACKENDS.filter((backend) => whyNot(backend, on, operation, call) === '');
-  const backend = wanted === 'auto' ? serving.at(-1)! : wanted;
-  const why = whyNot(backend, on, operation, call);
-  if (why === '') return backend;
   throw new VsaError({
     code: 'ERR_BACKEND',
     argument: 'backend',

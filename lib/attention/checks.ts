@@ -11,6 +11,15 @@ import type { Saved } from './saved.js';
 /** Head dims that kernels exist for. */
 export const HEAD_DIMS: readonly number[] = [64, 96, 128];
 
+const ranks = new Map<string, number>();
+
+/** Dims of a layout like `[B, rows, H, D]`. There are few of them. */
+function rankOf(layout: string): number {
+  let rank = ranks.get(layout);
+  if (rank === undefined) ranks.set(layout, (rank = layout.split(',').length));
+  return rank;
+}
+
 /** A living tensor of one of the dtypes; `layout` names its dims in the error of a wrong rank. */
 export function checkTensor(argument: string, value: unknown, layout: string, dtypes = FLOAT_DTYPES): Tensor {
   if (!(value instanceof Tensor)) {
@@ -20,7 +29,7 @@ export function checkTensor(argument: string, value: unknown, layout: string, dt
   if (!dtypes.includes(value.dtype)) {
     throw new VsaTypeError({ code: 'ERR_DTYPE', argument, got: value.dtype, wanted: dtypes.join(' or ') });
   }
-  const rank = layout.split(',').length;
+  const rank = rankOf(layout);
   if (value.rank !== rank) {
     throw new VsaRangeError({
       code: 'ERR_SHAPE',
@@ -34,7 +43,9 @@ export function checkTensor(argument: string, value: unknown, layout: string, dt
 
 /** Dims that must be what another argument says; `null` leaves one open. */
 export function checkDims(argument: string, tensor: Tensor, wanted: readonly (number | null)[], layout: string): void {
-  if (wanted.every((dim, i) => dim === null || dim === tensor.shape[i])) return;
+  let same = true;
+  for (let i = 0; i < wanted.length; i++) same &&= wanted[i] === null || wanted[i] === tensor.shape[i];
+  if (same) return;
   const dims = wanted.map((dim) => (dim === null ? 'any' : String(dim))).join(', ');
   throw new VsaRangeError({
     code: 'ERR_SHAPE',
@@ -47,9 +58,13 @@ export function checkDims(argument: string, tensor: Tensor, wanted: readonly (nu
 /** All on the first one's device; of its dtype too if asked. */
 export function checkAlike(tensors: Readonly<Record<string, Tensor | undefined>>, sameDType: boolean): Device {
   let first: [string, Tensor] | undefined;
-  for (const [argument, tensor] of Object.entries(tensors)) {
+  for (const argument in tensors) {
+    const tensor = tensors[argument];
     if (tensor === undefined) continue;
-    first ??= [argument, tensor];
+    if (first === undefined) {
+      first = [argument, tensor];
+      continue;
+    }
     const [name, model] = first;
     if (tensor.device !== model.device) {
       throw new VsaTypeError({
@@ -144,7 +159,7 @@ export function checkQkv(
   checkDims('k', tensors.k, [B, rows.kv, null, D], layout.kv);
   checkHeads(H, Hkv);
   checkDims('v', tensors.v, tensors.k.shape, layout.kv);
-  return { ...tensors, dims: { B, H, Hkv, D }, device };
+  return { q: tensors.q, k: tensors.k, v: tensors.v, dims: { B, H, Hkv, D }, device };
 }
 
 /** State that the forward of the same operation saved, not yet disposed. */

@@ -63,6 +63,7 @@ export class TileGrid {
   readonly length: number;
   /** Rows of a tensor in tiled order: 64 times all tiles. */
   readonly slots: number;
+  readonly #native: Float64Array;
 
   /** @throws VsaRangeError ERR_GRID for dims that are not positive, a tile whose volume is not 64, too many tiles. */
   constructor(options: TileGridOptions) {
@@ -86,6 +87,7 @@ export class TileGrid {
     this.totalTileCount = this.prefixTileCount + this.tileCount;
     this.length = this.prefix + T * Y * X;
     this.slots = TILE_VOLUME * this.totalTileCount;
+    this.#native = Float64Array.of(T, Y, X, ct, cy, cx, this.prefix);
     if (this.totalTileCount > MAX_TILES) {
       throw new VsaRangeError({
         code: 'ERR_GRID',
@@ -169,7 +171,7 @@ export class TileGrid {
   }
 
   /** @internal As the addon takes it. */
-  native(): readonly number[] {
-    return [...this.tokens, ...this.tile, this.prefix];
+  native(): Float64Array {
+    return this.#native;
   }
 }

@@ -216,7 +216,11 @@ export class TileLists implements Owner, Resource, Disposable {
       const offsets = emptyTensor([B * H * columns + 1], 'int32', this.device);
       const indices = emptyTensor([lists.count], 'int32', this.device);
       native().transposeLists({
-        ...{ B, H, rows, columns, count: lists.count, lists },
+        B,
+        H,
+        rows,
+        columns,
+        lists,
         offsets: handleOf(offsets, 'offsets'),
         indices: handleOf(indices, 'indices'),
       });

@@ -52,17 +52,28 @@ export function poolTogether(
 ): { q: Tensor; k: Tensor; v?: Tensor } {
   const { B, H, Hkv, D } = dims;
   const means = (tiles: number, heads: number) => emptyTensor([B, tiles, heads, D], 'float32', q.device);
-  const pooled = {
+  const pooled: { q: Tensor; k: Tensor; v?: Tensor } = {
     q: means(grid.totalTileCount, H),
     k: means(keyGrid.totalTileCount, Hkv),
-    ...(v !== undefined && { v: means(keyGrid.totalTileCount, Hkv) }),
   };
-  const keys = v === undefined ? [] : [handleOf(v, 'v')];
+  const x = [handleOf(q, 'q'), handleOf(k, 'k')];
+  const output = [handleOf(pooled.q, 'q'), handleOf(pooled.k, 'k')];
+  if (v !== undefined) {
+    pooled.v = means(keyGrid.totalTileCount, Hkv);
+    x.push(handleOf(v, 'v'));
+    output.push(handleOf(pooled.v, 'v'));
+  }
   native().poolingTogether({
-    ...{ ...dims, dtype: dtypeCode(q.dtype), order: orderCode(order) },
-    ...{ qGrid: grid.native(), kvGrid: keyGrid.native() },
-    x: [handleOf(q, 'q'), handleOf(k, 'k'), ...keys],
-    output: Object.entries(pooled).map(([name, tensor]) => handleOf(tensor, name)),
+    B,
+    H,
+    Hkv,
+    D,
+    dtype: dtypeCode(q.dtype),
+    order: orderCode(order),
+    qGrid: grid.native(),
+    kvGrid: keyGrid.native(),
+    x,
+    output,
   });
   return pooled;
 }
@@ -87,7 +98,12 @@ export const tilePooling = {
     return tidy(() => {
       const output = emptyTensor([B, grid.totalTileCount, H, D], 'float32', x.device);
       native().poolingForward({
-        ...{ B, H, D, dtype: dtypeCode(x.dtype), order: orderCode(order), grid: grid.native() },
+        B,
+        H,
+        D,
+        dtype: dtypeCode(x.dtype),
+        order: orderCode(order),
+        grid: grid.native(),
         x: handleOf(x, 'x'),
         output: handleOf(output, 'output'),
       });
@@ -108,7 +124,12 @@ export const tilePooling = {
     return tidy(() => {
       const x = emptyTensor([B, grid.rows(order), H, D], dtype, device);
       native().poolingBackward({
-        ...{ B, H, D, dtype: dtypeCode(dtype), order: orderCode(order), grid: grid.native() },
+        B,
+        H,
+        D,
+        dtype: dtypeCode(dtype),
+        order: orderCode(order),
+        grid: grid.native(),
         doutput: handleOf(doutput, 'grads.output'),
         dx: handleOf(x, 'x'),
       });

@@ -20,7 +20,7 @@ const scopes: Set<Resource>[] = [];
 
 /** Enters a new resource into the running `tidy`, if there is one. */
 export function track(resource: Resource): void {
-  scopes.at(-1)?.add(resource);
+  if (scopes.length > 0) scopes[scopes.length - 1]!.add(resource);
 }
 
 /** Forgets a resource that is disposed: a long loop inside one `tidy` must not collect what it has disposed itself. */
@@ -38,12 +38,15 @@ function isResource(value: object): value is Resource {
 
 /** Every resource that a value holds: in arrays, maps, sets and plain objects, however deep. */
 function collect(value: unknown, found: Set<Resource>, seen: Set<object>): void {
-  if (typeof value !== 'object' || value === null || seen.has(value)) return;
+  if (typeof value !== 'object' || value === null) return;
+  if (!isOwner(value) && isResource(value)) {
+    found.add(value);
+    return;
+  }
+  if (seen.has(value)) return;
   seen.add(value);
   if (isOwner(value)) {
     for (const resource of value.ownedResources()) collect(resource, found, seen);
-  } else if (isResource(value)) {
-    found.add(value);
   } else if (Array.isArray(value) || value instanceof Set) {
     for (const item of value as Iterable<unknown>) collect(item, found, seen);
   } else if (value instanceof Map) {

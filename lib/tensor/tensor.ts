@@ -48,11 +48,16 @@ export interface Version {
 interface TensorInternals {
   wrap(handle: Handle, shape: readonly number[], dtype: DType, device: Device): Tensor;
   handle(tensor: Tensor, argument: string): Handle;
+  share(tensor: Tensor): Tensor;
   version(tensor: Tensor): Version;
   whenDisposed(tensor: Tensor, then: () => void): void;
 }
 
 let internals: TensorInternals;
+
+/** Handles of disposed tensors, which no one else has: used again, they are no work for the collector. */
+const spareHandles: Handle[] = [];
+const MOST_SPARE_HANDLES = 1024;
 
 /** How a tensor came from another one by a method of its own. */
 export type Derivation = 'reshape' | 'cast' | 'clone' | 'to';
@@ -76,6 +81,7 @@ export class Tensor implements Disposable {
     internals = {
       wrap: (handle, shape, dtype, device) => new Tensor(handle, shape, dtype, device),
       handle: (tensor, argument) => tensor.#live(argument),
+      share: (tensor) => tensor.#derived(tensor.#share(tensor.shape), 'reshape'),
       version: (tensor) => tensor.#version,
       whenDisposed: (tensor, then) => {
         tensor.#whenDisposed = then;
@@ -134,7 +140,7 @@ export class Tensor implements Disposable {
 
   static #upload(array: TypedArray, shape: readonly number[], dtype: DType, on: Device): Tensor {
     const bytes = bytesOf(array);
-    const handle = native().alloc(bytes.byteLength, on.number);
+    const handle = native().alloc(bytes.byteLength, on.number, spareHandles.pop());
     try {
       native().write(handle, 0, bytes.byteLength, bytes, true);
     } catch (error) {
@@ -274,7 +280,8 @@ export class Tensor implements Disposable {
 
   /** Another tensor of the same memory, with a lifetime of its own. */
   #share(shape: readonly number[]): Tensor {
-    const shared = new Tensor(native().retain(this.#live('this')), shape, this.dtype, this.device);
+    const handle = native().retain(this.#live('this'), spareHandles.pop());
+    const shared = new Tensor(handle, shape, this.dtype, this.device);
     shared.#version = this.#version;
     return shared;
   }
@@ -442,6 +449,7 @@ export class Tensor implements Disposable {
   dispose(): void {
     if (this.#handle === undefined) return;
     native().release(this.#handle);
+    if (spareHandles.length < MOST_SPARE_HANDLES) spareHandles.push(this.#handle);
     this.#handle = undefined;
     untrack(this);
     this.#whenDisposed?.();
@@ -459,7 +467,7 @@ export class Tensor implements Disposable {
 
 /** @internal Memory that an operation is about to fill. */
 export function emptyTensor(shape: readonly number[], dtype: DType, device: Device): Tensor {
-  const handle = native().alloc(product(shape) * dtypeSize(dtype), device.number);
+  const handle = native().alloc(product(shape) * dtypeSize(dtype), device.number, spareHandles.pop());
   return internals.wrap(handle, shape, dtype, device);
 }
 
@@ -497,5 +505,5 @@ export function observeDerived(observer: (source: Tensor, result: Tensor, how: D
 
 /** @internal Another tensor of the same memory. */
 export function share(tensor: Tensor): Tensor {
-  return tensor.reshape(tensor.shape);
+  return internals.share(tensor);
 }
