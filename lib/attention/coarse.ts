@@ -63,9 +63,18 @@ export const coarseAttention = {
       const output = emptyTensor(q.shape, 'float32', device);
       const lse = emptyTensor([dims.B, dims.H, call.Nq], 'float32', device);
       native().coarseForward({
-        ...{ ...dims, Nq: call.Nq, Nk: call.Nk, scale },
-        ...{ q: handleOf(q, 'q'), k: handleOf(k, 'k'), v: handleOf(v, 'v') },
-        ...{ output: handleOf(output, 'output'), lse: handleOf(lse, 'lse') },
+        B: dims.B,
+        H: dims.H,
+        Hkv: dims.Hkv,
+        D: dims.D,
+        Nq: call.Nq,
+        Nk: call.Nk,
+        scale,
+        q: handleOf(q, 'q'),
+        k: handleOf(k, 'k'),
+        v: handleOf(v, 'v'),
+        output: handleOf(output, 'output'),
+        lse: handleOf(lse, 'lse'),
       });
       return { output, saved: new CoarseSaved(share(q), share(k), share(v), share(output), lse, call) };
     });
@@ -83,11 +92,22 @@ export const coarseAttention = {
       const dk = emptyTensor(k.shape, 'float32', q.device);
       const dv = emptyTensor(v.shape, 'float32', q.device);
       native().coarseBackward({
-        ...{ ...call.dims, Nq: call.Nq, Nk: call.Nk, scale: call.scale },
-        ...{ q: handleOf(q, 'saved'), k: handleOf(k, 'saved'), v: handleOf(v, 'saved') },
-        ...{ output: handleOf(output, 'saved'), lse: handleOf(lse, 'saved') },
+        B: call.dims.B,
+        H: call.dims.H,
+        Hkv: call.dims.Hkv,
+        D: call.dims.D,
+        Nq: call.Nq,
+        Nk: call.Nk,
+        scale: call.scale,
+        q: handleOf(q, 'saved'),
+        k: handleOf(k, 'saved'),
+        v: handleOf(v, 'saved'),
+        output: handleOf(output, 'saved'),
+        lse: handleOf(lse, 'saved'),
         doutput: handleOf(doutput, 'grads.output'),
-        ...{ dq: handleOf(dq, 'q'), dk: handleOf(dk, 'k'), dv: handleOf(dv, 'v') },
+        dq: handleOf(dq, 'q'),
+        dk: handleOf(dk, 'k'),
+        dv: handleOf(dv, 'v'),
       });
       return { q: dq, k: dk, v: dv };
     });

@@ -83,16 +83,17 @@ function optionalHandle(tensor: Tensor | undefined, argument: string) {
   return tensor === undefined ? undefined : handleOf(tensor, argument);
 }
 
-function codes({ dims, grid, order }: CombinationCall, fine: Tensor) {
-  return { ...dims, dtype: dtypeCode(fine.dtype), order: orderCode(order), grid: grid.native() };
-}
-
 /** @internal */
 export function combineForward(inputs: CombinationInputs, call: CombinationCall): Tensor {
   const { fine, coarse, coarseGate, fineGate } = inputs;
   const output = emptyTensor(fine.shape, fine.dtype, fine.device);
   native().combinationForward({
-    ...codes(call, fine),
+    B: call.dims.B,
+    H: call.dims.H,
+    D: call.dims.D,
+    dtype: dtypeCode(fine.dtype),
+    order: orderCode(call.order),
+    grid: call.grid.native(),
     fine: handleOf(fine, 'fine'),
     coarse: optionalHandle(coarse, 'coarse'),
     coarseGate: optionalHandle(coarseGate, 'coarseGate'),
@@ -119,7 +120,12 @@ export function combineBackward(
     fineGate: like(fineGate),
   };
   native().combinationBackward({
-    ...codes(call, fine),
+    B: call.dims.B,
+    H: call.dims.H,
+    D: call.dims.D,
+    dtype: dtypeCode(fine.dtype),
+    order: orderCode(call.order),
+    grid: call.grid.native(),
     fine: handleOf(fine, 'saved'),
     coarse: optionalHandle(coarse, 'saved'),
     coarseGate: optionalHandle(coarseGate, 'saved'),
@@ -130,12 +136,12 @@ export function combineBackward(
     dcoarseGate: optionalHandle(grads.coarseGate, 'coarseGate'),
     dfineGate: optionalHandle(grads.fineGate, 'fineGate'),
   });
-  return {
-    ...(grads.fine !== undefined && { fine: grads.fine }),
-    ...(grads.coarse !== undefined && { coarse: grads.coarse }),
-    ...(grads.coarseGate !== undefined && { coarseGate: grads.coarseGate }),
-    ...(grads.fineGate !== undefined && { fineGate: grads.fineGate }),
-  };
+  const made: Partial<CombinationGradients> = {};
+  if (grads.fine !== undefined) made.fine = grads.fine;
+  if (grads.coarse !== undefined) made.coarse = grads.coarse;
+  if (grads.coarseGate !== undefined) made.coarseGate = grads.coarseGate;
+  if (grads.fineGate !== undefined) made.fineGate = grads.fineGate;
+  return made;
 }
 
 /**

@@ -111,10 +111,22 @@ export function fineForward(
   const output = emptyTensor(q.shape, q.dtype, q.device);
   const lse = emptyTensor([dims.B, dims.H, grid.rows(order)], 'float32', q.device);
   native().fineForward({
-    ...{ ...dims, dtype: dtypeCode(q.dtype), order: orderCode(order), scale },
-    ...{ qGrid: grid.native(), kvGrid: keyGrid.native(), lists: lists.native('lists') },
-    ...{ q: handleOf(q, 'q'), k: handleOf(k, 'k'), v: handleOf(v, 'v') },
-    ...{ output: handleOf(output, 'output'), lse: handleOf(lse, 'lse'), kernels },
+    B: dims.B,
+    H: dims.H,
+    Hkv: dims.Hkv,
+    D: dims.D,
+    dtype: dtypeCode(q.dtype),
+    order: orderCode(order),
+    scale,
+    qGrid: grid.native(),
+    kvGrid: keyGrid.native(),
+    lists: lists.native('lists'),
+    q: handleOf(q, 'q'),
+    k: handleOf(k, 'k'),
+    v: handleOf(v, 'v'),
+    output: handleOf(output, 'output'),
+    lse: handleOf(lse, 'lse'),
+    kernels,
   });
   return { output, lse };
 }
@@ -136,19 +148,31 @@ export function fineBackward(
     v: emptyTensor(v.shape, v.dtype, q.device),
   };
   native().fineBackward({
-    ...{ ...dims, dtype: dtypeCode(q.dtype), order: orderCode(order), scale },
-    ...{ qGrid: grid.native(), kvGrid: keyGrid.native() },
-    ...{ lists: lists.native('saved'), transposed: transposed.native('saved') },
-    ...{ q: handleOf(q, 'saved'), k: handleOf(k, 'saved'), v: handleOf(v, 'saved') },
-    ...{ output: handleOf(output, 'saved'), lse: handleOf(lse, 'saved') },
+    B: dims.B,
+    H: dims.H,
+    Hkv: dims.Hkv,
+    D: dims.D,
+    dtype: dtypeCode(q.dtype),
+    order: orderCode(order),
+    scale,
+    qGrid: grid.native(),
+    kvGrid: keyGrid.native(),
+    lists: lists.native('saved'),
+    transposed: transposed.native('saved'),
+    q: handleOf(q, 'saved'),
+    k: handleOf(k, 'saved'),
+    v: handleOf(v, 'saved'),
+    output: handleOf(output, 'saved'),
+    lse: handleOf(lse, 'saved'),
     doutput: handleOf(doutput, 'grads.output'),
-    ...(pooled !== undefined && {
-      dqPooled: handleOf(pooled.q, 'q'),
-      dkPooled: handleOf(pooled.k, 'k'),
-      dvPooled: handleOf(pooled.v, 'v'),
-    }),
-    ...{ delta: handleOf(delta, 'delta'), kernels },
-    ...{ dq: handleOf(grads.q, 'q'), dk: handleOf(grads.k, 'k'), dv: handleOf(grads.v, 'v') },
+    dqPooled: pooled === undefined ? undefined : handleOf(pooled.q, 'q'),
+    dkPooled: pooled === undefined ? undefined : handleOf(pooled.k, 'k'),
+    dvPooled: pooled === undefined ? undefined : handleOf(pooled.v, 'v'),
+    delta: handleOf(delta, 'delta'),
+    kernels,
+    dq: handleOf(grads.q, 'q'),
+    dk: handleOf(grads.k, 'k'),
+    dv: handleOf(grads.v, 'v'),
   });
   return grads;
 }

@@ -69,6 +69,8 @@ export function checkRule(
   return { topK, prefix, includeSelf };
 }
 
+const OPTIONS = ['q', 'k', 'grid', 'keyGrid', 'topK', 'prefix', 'includeSelf', 'scale', 'returnScores', 'backend'];
+
 /**
  * Ranks `scale * dot(q_i, k_j)` in float32. Ties go to the lowest index, -0 equals +0, NaN ranks below -inf. The
  * lists are ascending. Indices are constants: there is no gradient. Source: VSA (arXiv 2505.13389), tile selection.
@@ -79,9 +81,7 @@ export const tileSelection = {
    * @throws VsaRangeError ERR_TOP_K, ERR_SHAPE, ERR_GRID; VsaTypeError ERR_DTYPE, ERR_DEVICE, ERR_DISPOSED.
    */
   forward(options: SelectionOptions): { lists: TileLists; scores?: Tensor } {
-    checkOptions('options', options, [
-      ...['q', 'k', 'grid', 'keyGrid', 'topK', 'prefix', 'includeSelf', 'scale', 'returnScores', 'backend'],
-    ]);
+    checkOptions('options', options, OPTIONS);
     const grid = checkGrid('grid', options.grid);
     const keyGrid = checkGrid('keyGrid', options.keyGrid ?? grid);
     const q = checkTensor('q', options.q, '[B, Nq, H, D]', ['float32']);
@@ -113,11 +113,23 @@ export const tileSelection = {
       const indices = emptyTensor([entries], 'int32', device);
       const scores = returnScores ? emptyTensor([B, H, Nq, Nk], 'float32', device) : undefined;
       native().selection({
-        ...{ B, H, Hkv, D, Nq, Nk, prefixQ, prefixK, scale },
-        ...{ topK: rule.topK, prefixMode: rule.prefix === 'exempt' ? 0 : 1, includeSelf: rule.includeSelf },
-        ...{ q: handleOf(q, 'q'), k: handleOf(k, 'k') },
+        B,
+        H,
+        Hkv,
+        D,
+        Nq,
+        Nk,
+        prefixQ,
+        prefixK,
+        scale,
+        topK: rule.topK,
+        prefixMode: rule.prefix === 'exempt' ? 0 : 1,
+        includeSelf: rule.includeSelf,
+        q: handleOf(q, 'q'),
+        k: handleOf(k, 'k'),
         scores: scores === undefined ? undefined : handleOf(scores, 'scores'),
-        ...{ offsets: handleOf(offsets, 'offsets'), indices: handleOf(indices, 'indices') },
+        offsets: handleOf(offsets, 'offsets'),
+        indices: handleOf(indices, 'indices'),
       });
       const lists = new TileLists({ batch: B, heads: H, queryTiles: Nq, keyTiles: Nk }, { offsets, indices }, device);
       return scores === undefined ? { lists } : { lists, scores };

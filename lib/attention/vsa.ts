@@ -217,12 +217,21 @@ export const videoSparseAttention = {
     chooseBackend(device, options.backend, 'videoSparseAttention', { dtype: q.dtype, D: dims.D, scale });
 
     return tidy(() => {
-      const tokens = { q, k, ...(coarse !== undefined && { v }) };
+      const tokens = coarse === undefined ? { q, k } : { q, k, v };
       const pooled = ready ?? (needsPooled ? poolTogether(tokens, call) : undefined);
       const lists =
         rule === undefined || pooled === undefined
           ? given!.share()
-          : tileSelection.forward({ q: pooled.q, k: pooled.k, ...rule, grid, keyGrid, scale }).lists;
+          : tileSelection.forward({
+              q: pooled.q,
+              k: pooled.k,
+              topK: rule.topK,
+              prefix: rule.prefix,
+              includeSelf: rule.includeSelf,
+              grid,
+              keyGrid,
+              scale,
+            }).lists;
       const fine = fineForward({ q, k, v, lists }, call);
 
       let branch: CoarseBranch | undefined;
@@ -237,7 +246,15 @@ export const videoSparseAttention = {
           ? share(fine.output)
           : combineForward(combined(fine.output, branch, heldGate), call);
       const saved = new VideoSparseAttentionSaved(
-        ...([share(q), share(k), share(v), fine.output, fine.lse, lists, heldGate, branch, call] as const),
+        share(q),
+        share(k),
+        share(v),
+        fine.output,
+        fine.lse,
+        lists,
+        heldGate,
+        branch,
+        call,
       );
       return { output, saved };
     });
@@ -269,12 +286,15 @@ export const videoSparseAttention = {
       const given = branch?.given === true;
       const through = given ? undefined : pooled;
       const fine = fineBackward({ q, k, v, output: fineOutput, lse, lists }, gates.fine ?? doutput, call, through);
-      return {
-        ...fine,
-        ...(given && pooled !== undefined && { pooledQ: pooled.q, pooledK: pooled.k, pooledV: pooled.v }),
-        ...(gates.coarseGate !== undefined && { coarseGate: gates.coarseGate }),
-        ...(gates.fineGate !== undefined && { fineGate: gates.fineGate }),
-      };
+      const made: VideoSparseAttentionGradients = fine;
+      if (given && pooled !== undefined) {
+        made.pooledQ = pooled.q;
+        made.pooledK = pooled.k;
+        made.pooledV = pooled.v;
+      }
+      if (gates.coarseGate !== undefined) made.coarseGate = gates.coarseGate;
+      if (gates.fineGate !== undefined) made.fineGate = gates.fineGate;
+      return made;
     });
   },
 };
