@@ -1,13 +1,15 @@
 #include "binding/args.h"
 
+#include <cstring>
 #include <string>
 
 namespace vsa::binding {
 
-Napi::Value Args::get(std::string_view name) const {
+Napi::Value Args::get(const char* name) const {
   for (size_t tried = 0; tried < fields_.size(); ++tried, ++next_) {
     if (next_ >= fields_.size()) next_ = 0;
-    if (name == fields_[next_]) return info_[next_++];
+    const char* const field = fields_[next_];
+    if (field == name || std::strcmp(field, name) == 0) return info_[next_++];
   }
   throw Error("ERR_INTERNAL",
               std::string(name) + ": got no such argument of the operation, wanted it among its fields");
@@ -34,9 +36,9 @@ TileGrid Args::grid(const char* name) const {
 
 TileLists Args::lists(const char* name, int64_t heads, int64_t rows, int64_t columns) {
   const std::string prefix = std::string(name) + ".";
-  const Napi::Value offsets = get(prefix + "offsets");
+  const Napi::Value offsets = get((prefix + "offsets").c_str());
   if (!given(offsets)) return {nullptr, nullptr, rows, columns, 0};
-  const Napi::Value indices = get(prefix + "indices");
+  const Napi::Value indices = get((prefix + "indices").c_str());
   const int64_t count = integer((prefix + "count").c_str());
   return {static_cast<const int32_t*>(touch(offsets, name, (heads * rows + 1) * 4, inputs_)),
           static_cast<const int32_t*>(touch(indices, name, count * 4, inputs_)), rows, columns, count};

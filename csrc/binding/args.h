@@ -6,7 +6,6 @@
 #include <initializer_list>
 #include <memory>
 #include <string>
-#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -42,7 +41,9 @@ void operation(Napi::Env env, Napi::Object exports, const char* name, std::initi
 // guards memory only.
 class Args {
 public:
-  explicit Args(const Napi::CallbackInfo& info) : info_(info), fields_(*static_cast<const Fields*>(info.Data())) {}
+  explicit Args(const Napi::CallbackInfo& info) : info_(info), fields_(*static_cast<const Fields*>(info.Data())) {
+    inputs_.reserve(8), outputs_.reserve(4);
+  }
 
   int64_t integer(const char* name) const {
     const int64_t value = get(name).As<Napi::Number>().Int64Value();
@@ -111,7 +112,7 @@ public:
   }
 
 private:
-  Napi::Value get(std::string_view name) const;
+  Napi::Value get(const char* name) const;
   static bool given(Napi::Value value) { return !value.IsUndefined() && !value.IsNull(); }
   void* touch(const char* name, int64_t bytes, Held& held) { return touch(get(name), name, bytes, held); }
   void* touch(Napi::Value handle, const char* name, int64_t bytes, Held& held);

@@ -16,8 +16,6 @@
 namespace vsa::binding {
 namespace {
 
-constexpr napi_type_tag kHandleTag = {0x9f6d1c0b7a524e35, 0xb1b3a5d8c2e64f17};
-
 void let_go(Napi::Env env, Handle& handle, bool collected) {
   if (handle.storage == nullptr) return;
   Environment::of(env).drop_tensor(env, handle.storage->drop_tensor(), handle.storage->bytes(), collected);
@@ -25,10 +23,11 @@ void let_go(Napi::Env env, Handle& handle, bool collected) {
 }
 
 Handle& handle_of(Napi::Value value) {
-  if (!value.IsExternal()) throw Error("ERR_INTERNAL", "a memory handle was expected");
-  auto external = value.As<Napi::External<Handle>>();
-  if (!external.CheckTypeTag(&kHandleTag)) throw Error("ERR_INTERNAL", "a memory handle of this addon was expected");
-  return *external.Data();
+  void* data = nullptr;
+  const bool external = napi_get_value_external(value.Env(), value, &data) == napi_ok && data != nullptr;
+  auto* const handle = static_cast<Handle*>(data);
+  if (!external || handle->magic != Handle::kMagic) throw Error("ERR_INTERNAL", "a memory handle was expected");
+  return *handle;
 }
 
 // A span of a storage, from numbers that JavaScript gave.
@@ -191,11 +190,11 @@ Napi::Value wrap(Napi::Env env, std::shared_ptr<Storage> storage, Napi::Value re
     again->storage = std::move(storage);
     return released;
   }
-  auto external = Napi::External<Handle>::New(env, new Handle{std::move(storage)}, [](Napi::Env owner, Handle* handle) {
-    let_go(owner, *handle, true);
-    delete handle;
-  });
-  external.TypeTag(&kHandleTag);
+  auto external =
+      Napi::External<Handle>::New(env, new Handle{.storage = std::move(storage)}, [](Napi::Env owner, Handle* handle) {
+        let_go(owner, *handle, true);
+        delete handle;
+      });
   return external;
 }
 

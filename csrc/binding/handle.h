@@ -11,6 +11,10 @@ namespace vsa::binding {
 // What a tensor in JavaScript holds: one share of a storage. Several handles may share one (reshape, saved state).
 // The share is given back by release(), or, as a last resort, when the collector finalises the handle.
 struct Handle {
+  // Told apart from other things that JavaScript may hold by its first word: a type tag would take longer to check than
+  // all else that is done with a handle.
+  static constexpr uint64_t kMagic = 0x9f6d1c0b7a524e35;
+  const uint64_t magic = kMagic;
   std::shared_ptr<Storage> storage;  // null once released
 };
 

@@ -12,11 +12,14 @@ std::atomic<int64_t> damaged{0};
 }  // namespace
 
 void Storage::fail(std::exception_ptr why) {
+  if (why == nullptr && !failed_) return;
   std::lock_guard lock(mutex_);
+  failed_ = why != nullptr;
   failure_ = std::move(why);
 }
 
 std::exception_ptr Storage::failure() const {
+  if (!failed_) return nullptr;
   std::lock_guard lock(mutex_);
   return failure_;
 }

@@ -54,6 +54,7 @@ private:
   const int64_t bytes_;
   int64_t tensors_ = 0;
   std::shared_ptr<const std::atomic<bool>> replayed_;
+  std::atomic<bool> failed_ = false;  // whether there is a failure: nearly never, and then nobody needs the lock
   mutable std::mutex mutex_;
   std::exception_ptr failure_;
 };

@@ -1,8 +1,8 @@
 #pragma once
 
 #include <cstdint>
-#include <list>
 #include <unordered_map>
+#include <vector>
 
 namespace vsa::cuda {
 
@@ -14,10 +14,10 @@ public:
   static constexpr int64_t kGranule = 512;
   static int64_t rounded(int64_t bytes) { return bytes <= 0 ? kGranule : (bytes + kGranule - 1) / kGranule * kGranule; }
 
-  // A free block of a rounded size, the one used last; null if there is none.
+  // A free block of a rounded size, the one given back last; null if there is none.
   void* take(int64_t size);
   void put(void* data, int64_t size);
-  // Takes out the blocks that were not used for longest, until at most so many bytes are left, and has each freed.
+  // Takes out the blocks that were given back first, until at most so many bytes are left, and has each freed.
   template <typename Free>
   void shrink(int64_t most, const Free& free) {
     while (bytes_ > most) free(take_oldest());
@@ -27,14 +27,13 @@ public:
 private:
   struct Block {
     void* data;
-    int64_t size;
+    uint64_t number;  // of its giving back
   };
-  using Blocks = std::list<Block>;
 
   void* take_oldest();
 
-  Blocks blocks_;                                                     // the one given back first is in front
-  std::unordered_map<int64_t, std::list<Blocks::iterator>> by_size_;  // in the same order, none empty
+  std::unordered_map<int64_t, std::vector<Block>> by_size_;  // each in the order of their numbers
+  uint64_t puts_ = 0;
   int64_t bytes_ = 0;
 };
 

@@ -1,6 +1,7 @@
 #include "cuda/device.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cstdlib>
 #include <cstring>
 #include <map>
@@ -15,7 +16,6 @@
 #include "cuda/pointers.h"
 
 namespace vsa::cuda {
-
 namespace {
 
 // Free blocks are kept at least up to this. Bytes.
@@ -321,16 +321,22 @@ void CudaDevice::fault() {
 }
 
 CudaDevice& device(int index) {
+  constexpr int kMost = 64;
+  static std::atomic<CudaDevice*> known[kMost];  // asked for by every call
+  if (index >= 0 && index < kMost) {
+    if (CudaDevice* const one = known[index].load(std::memory_order_acquire); one != nullptr) return *one;
+  }
   static std::mutex mutex;
   static auto& devices = *new std::map<int, std::unique_ptr<CudaDevice>>;  // outlives every thread
   const std::lock_guard lock(mutex);
-  if (auto& known = devices[index]; known != nullptr) return *known;
+  auto& one = devices[index];
   try {
-    auto made = std::make_unique<CudaDevice>(index);
-    return *(devices[index] = std::move(made));
+    if (one == nullptr) one = std::make_unique<CudaDevice>(index);
   } catch (const CudaError& error) {
     throw Error("ERR_DEVICE", "device cuda:" + std::to_string(index) + ": " + error.what());
   }
+  if (index >= 0 && index < kMost) known[index].store(one.get(), std::memory_order_release);
+  return *one;
 }
 
 }  // namespace vsa::cuda

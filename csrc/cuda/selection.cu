@@ -130,7 +130,7 @@ __global__ void __launch_bounds__(32 * kSelectWarps) selection_rows(Args a, int 
   }
 }
 
-Guess guess_for(int64_t keep, int64_t candidates) {
+Guess find_guess(int64_t keep, int64_t candidates) {
   const double share = (static_cast<double>(keep) - 0.5) / static_cast<double>(candidates);
   double low = -8, high = 8;  // deviations; the share above falls
   for (int i = 0; i < 30; ++i) {
@@ -139,6 +139,15 @@ Guess guess_for(int64_t keep, int64_t candidates) {
   }
   const double density = std::exp(-low * low / 2) / std::sqrt(2 * 3.14159265358979323846);
   return {static_cast<float>(low), static_cast<float>(1 / (static_cast<double>(candidates) * density))};
+}
+
+// The same problem comes again and again, and finding its guess takes as long as a launch.
+Guess guess_for(int64_t keep, int64_t candidates) {
+  thread_local int64_t last_keep = -1, last_candidates = -1;
+  thread_local Guess guess;
+  if (keep != last_keep || candidates != last_candidates) guess = find_guess(keep, candidates);
+  last_keep = keep, last_candidates = candidates;
+  return guess;
 }
 
 template <int kQuads>

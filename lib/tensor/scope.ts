@@ -36,32 +36,37 @@ function isResource(value: object): value is Resource {
   return typeof (value as Partial<Resource>).dispose === 'function' && 'disposed' in value;
 }
 
+/** Results are not as deep, but those that hold themselves: from here on it is remembered what was seen. */
+const DEEP = 8;
+
 /** Every resource that a value holds: in arrays, maps, sets and plain objects, however deep. */
-function collect(value: unknown, found: Set<Resource>, seen: Set<object>): void {
+function collect(value: unknown, found: Set<Resource>, depth: number, seen?: Set<object>): void {
   if (typeof value !== 'object' || value === null) return;
-  if (!isOwner(value) && isResource(value)) {
+  const owner = isOwner(value);
+  if (!owner && isResource(value)) {
     found.add(value);
     return;
   }
-  if (seen.has(value)) return;
-  seen.add(value);
-  if (isOwner(value)) {
-    for (const resource of value.ownedResources()) collect(resource, found, seen);
+  if (depth === DEEP) seen = new Set();
+  if (seen?.has(value) === true) return;
+  seen?.add(value);
+  if (owner) {
+    for (const resource of value.ownedResources()) collect(resource, found, depth + 1, seen);
   } else if (Array.isArray(value) || value instanceof Set) {
-    for (const item of value as Iterable<unknown>) collect(item, found, seen);
+    for (const item of value as Iterable<unknown>) collect(item, found, depth + 1, seen);
   } else if (value instanceof Map) {
-    for (const entry of value) collect(entry, found, seen);
+    for (const entry of value) collect(entry, found, depth + 1, seen);
   } else {
     const prototype: unknown = Object.getPrototypeOf(value);
     if (prototype === null || prototype === Object.prototype || Object.getPrototypeOf(prototype) === null) {
-      for (const item of Object.values(value)) collect(item, found, seen);
+      for (const item of Object.values(value)) collect(item, found, depth + 1, seen);
     }
   }
 }
 
 function resourcesOf(value: unknown): Set<Resource> {
   const found = new Set<Resource>();
-  collect(value, found, new Set());
+  collect(value, found, 0);
   return found;
 }
 

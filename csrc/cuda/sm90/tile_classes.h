@@ -25,13 +25,14 @@ struct TileClasses {
     partial = prefix_partial + (g.tiles - g.prefix_tiles) - full_t * full_y * full_x;
     const int32_t size[3] = {1 << g.log_t, 1 << g.log_y, 1 << g.log_x};
     const int32_t left[3] = {g.T & (size[0] - 1), g.Y & (size[1] - 1), g.X & (size[2] - 1)};
+    uint64_t cut[3] = {};  // the slots that are there where a tile is cut along a dim
+    for (int slot = 0; slot < kTileVolume; ++slot) {
+      const int32_t at[3] = {slot >> (g.log_x + g.log_y), slot >> g.log_x & (size[1] - 1), slot & (size[2] - 1)};
+      for (int dim = 0; dim < 3; ++dim) cut[dim] |= uint64_t{at[dim] < left[dim]} << slot;
+    }
     for (int c = 0; c < 8; ++c) {
-      valid[c] = 0;
-      for (int slot = 0; slot < kTileVolume; ++slot) {
-        const int32_t x = slot % size[2], y = slot / size[2] % size[1], t = slot / size[2] / size[1];
-        const bool exists = (!(c & 1) || t < left[0]) && (!(c & 2) || y < left[1]) && (!(c & 4) || x < left[2]);
-        if (exists) valid[c] |= uint64_t{1} << slot;
-      }
+      valid[c] = ~uint64_t{0};
+      for (int dim = 0; dim < 3; ++dim) valid[c] &= (c >> dim & 1) != 0 ? cut[dim] : ~uint64_t{0};
     }
     valid[8] = (uint64_t{1} << (g.prefix % kTileVolume)) - 1;
   }
