@@ -6,7 +6,7 @@ import { isPromise } from 'node:util/types';
 import { type ErrorCode, OutOfMemoryError, VsaError } from './errors.js';
 
 /** The addon's interface this file describes; csrc/binding/addon.cpp has the same number. */
-const INTERFACE = 5;
+const INTERFACE = 6;
 
 declare const handleBrand: unique symbol;
 /** One share of a device memory. Given back by `release`; the collector does it as a last resort. */
@@ -191,6 +191,11 @@ export interface Native {
         lse: Handle;
         /** 0 the fastest that take the problem, 1 portable ones, 2 Hopper's own. */
         kernels: number;
+        /** The gated combination of output, where one is wanted. */
+        combined?: Handle | undefined;
+        coarse?: Handle | undefined;
+        coarseGate?: Handle | undefined;
+        fineGate?: Handle | undefined;
       },
   ): void;
   fineBackward(

@@ -152,6 +152,12 @@ Napi::Value fine_forward(const Napi::CallbackInfo& info) {
   p.output = a.out("output", q_bytes);
   p.lse = a.out_f32("lse", p.B * p.H * q_rows);
   p.kernels = kernels(a);
+  p.coarse = static_cast<const float*>(a.in_or_null("coarse", p.B * p.q_grid.total_tiles() * p.H * p.D * 4));
+  p.coarse_gate = a.in_or_null("coarseGate", q_bytes);
+  p.fine_gate = a.in_or_null("fineGate", q_bytes);
+  p.combined = a.out_or_null("combined", q_bytes);
+  VSA_CHECK(p.combined != nullptr || (p.coarse == nullptr && p.fine_gate == nullptr), "a combination needs an output");
+  VSA_CHECK(p.coarse != nullptr || p.coarse_gate == nullptr, "a coarse gate needs a coarse output");
   return a.launch(p);
 }
 

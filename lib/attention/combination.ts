@@ -41,12 +41,16 @@ export interface CombinationCall {
   order: Order;
 }
 
-/** @internal */
-export interface CombinationInputs {
-  fine: Tensor;
+/** @internal What the fine output is combined with. */
+export interface CombinationGates {
   coarse?: Tensor | undefined;
   coarseGate?: Tensor | undefined;
   fineGate?: Tensor | undefined;
+}
+
+/** @internal */
+export interface CombinationInputs extends CombinationGates {
+  fine: Tensor;
 }
 
 class CombinationSaved extends Saved {
@@ -79,6 +83,15 @@ export function checkGate(argument: string, value: unknown, model: Tensor): Tens
   return gate;
 }
 
+/** @internal As the addon takes them. */
+export function gateHandles({ coarse, coarseGate, fineGate }: CombinationGates, argument?: string) {
+  return {
+    coarse: optionalHandle(coarse, argument ?? 'coarse'),
+    coarseGate: optionalHandle(coarseGate, argument ?? 'coarseGate'),
+    fineGate: optionalHandle(fineGate, argument ?? 'fineGate'),
+  };
+}
+
 function optionalHandle(tensor: Tensor | undefined, argument: string) {
   return tensor === undefined ? undefined : handleOf(tensor, argument);
 }
@@ -87,16 +100,13 @@ function codes({ dims, grid, order }: CombinationCall, fine: Tensor) {
   return { ...dims, dtype: dtypeCode(fine.dtype), order: orderCode(order), grid: grid.native() };
 }
 
-/** @internal */
-export function combineForward(inputs: CombinationInputs, call: CombinationCall): Tensor {
-  const { fine, coarse, coarseGate, fineGate } = inputs;
+function combineForward(inputs: CombinationInputs, call: CombinationCall): Tensor {
+  const { fine } = inputs;
   const output = emptyTensor(fine.shape, fine.dtype, fine.device);
   native().combinationForward({
     ...codes(call, fine),
     fine: handleOf(fine, 'fine'),
-    coarse: optionalHandle(coarse, 'coarse'),
-    coarseGate: optionalHandle(coarseGate, 'coarseGate'),
-    fineGate: optionalHandle(fineGate, 'fineGate'),
+    ...gateHandles(inputs),
     output: handleOf(output, 'output'),
   });
   return output;
@@ -121,9 +131,7 @@ export function combineBackward(
   native().combinationBackward({
     ...codes(call, fine),
     fine: handleOf(fine, 'saved'),
-    coarse: optionalHandle(coarse, 'saved'),
-    coarseGate: optionalHandle(coarseGate, 'saved'),
-    fineGate: optionalHandle(fineGate, 'saved'),
+    ...gateHandles(inputs, 'saved'),
     doutput: handleOf(doutput, 'grads.output'),
     dfine: optionalHandle(grads.fine, 'fine'),
     dcoarse: optionalHandle(grads.coarse, 'coarse'),

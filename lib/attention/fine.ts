@@ -17,6 +17,7 @@ import {
   checkScale,
   orderCode,
 } from './checks.js';
+import { type CombinationGates, gateHandles } from './combination.js';
 import { type Order, TileGrid } from './grid.js';
 import { TileLists } from './lists.js';
 import { Saved } from './saved.js';
@@ -102,21 +103,28 @@ export function checkLists(value: unknown, call: FineCall, q: Tensor): TileLists
   return value;
 }
 
-/** @internal Launches the forward; what it needs for a backward goes into saved. */
+/**
+ * @internal Launches the forward; what it needs for a backward goes into saved.
+ * @param gates What the output is combined with, if anything: `combined`, beside the output itself.
+ */
 export function fineForward(
   { q, k, v, lists }: { q: Tensor; k: Tensor; v: Tensor; lists: TileLists },
   call: FineCall,
-): { output: Tensor; lse: Tensor } {
+  gates?: CombinationGates,
+): { output: Tensor; lse: Tensor; combined: Tensor | undefined } {
   const { dims, grid, keyGrid, order, scale, kernels } = call;
   const output = emptyTensor(q.shape, q.dtype, q.device);
+  const combined = gates === undefined ? undefined : emptyTensor(q.shape, q.dtype, q.device);
   const lse = emptyTensor([dims.B, dims.H, grid.rows(order)], 'float32', q.device);
   native().fineForward({
     ...{ ...dims, dtype: dtypeCode(q.dtype), order: orderCode(order), scale },
     ...{ qGrid: grid.native(), kvGrid: keyGrid.native(), lists: lists.native('lists') },
     ...{ q: handleOf(q, 'q'), k: handleOf(k, 'k'), v: handleOf(v, 'v') },
     ...{ output: handleOf(output, 'output'), lse: handleOf(lse, 'lse'), kernels },
+    ...(gates !== undefined && gateHandles(gates)),
+    ...(combined !== undefined && { combined: handleOf(combined, 'output') }),
   });
-  return { output, lse };
+  return { output, lse, combined };
 }
 
 /** @internal Launches the backward, adding the gradients of pooled tensors where given. */

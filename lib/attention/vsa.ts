@@ -17,7 +17,7 @@ import {
   checkTensor,
 } from './checks.js';
 import { coarseAttention } from './coarse.js';
-import { checkGate, combineBackward, combineForward, type CombinationInputs } from './combination.js';
+import { checkGate, combineBackward, type CombinationGates } from './combination.js';
 import { checkLists, type FineCall, fineBackward, fineForward, TOKENS } from './fine.js';
 import type { Order, TileGrid } from './grid.js';
 import type { TileLists } from './lists.js';
@@ -223,8 +223,6 @@ export const videoSparseAttention = {
         rule === undefined || pooled === undefined
           ? given!.share()
           : tileSelection.forward({ q: pooled.q, k: pooled.k, ...rule, grid, keyGrid, scale }).lists;
-      const fine = fineForward({ q, k, v, lists }, call);
-
       let branch: CoarseBranch | undefined;
       if (coarse !== undefined && pooled !== undefined) {
         const attended = coarseAttention.forward({ q: pooled.q, k: pooled.k, v: pooled.v!, scale });
@@ -232,10 +230,8 @@ export const videoSparseAttention = {
         branch = { coarse: attended.saved, output: attended.output, gate, given: ready !== undefined };
       }
       const heldGate = fineGate === undefined ? undefined : share(fineGate);
-      const output =
-        branch === undefined && heldGate === undefined
-          ? share(fine.output)
-          : combineForward(combined(fine.output, branch, heldGate), call);
+      const fine = fineForward({ q, k, v, lists }, call, gatesOf(branch, heldGate));
+      const output = fine.combined ?? share(fine.output);
       const saved = new VideoSparseAttentionSaved(
         ...([share(q), share(k), share(v), fine.output, fine.lse, lists, heldGate, branch, call] as const),
       );
@@ -256,11 +252,12 @@ export const videoSparseAttention = {
     );
     const doutput = checkGradient(grads, q);
     return tidy(() => {
+      const combined = gatesOf(branch, fineGate);
       // Where no gate touches the fine output, its gradient is that of the output itself.
       const gates: ReturnType<typeof combineBackward> =
-        branch === undefined && fineGate === undefined
+        combined === undefined
           ? {}
-          : combineBackward(combined(fineOutput, branch, fineGate), doutput, call, fineGate !== undefined);
+          : combineBackward({ fine: fineOutput, ...combined }, doutput, call, fineGate !== undefined);
       const pooled =
         branch === undefined || gates.coarse === undefined
           ? undefined
@@ -268,7 +265,8 @@ export const videoSparseAttention = {
       const { lse, lists } = saved;
       const given = branch?.given === true;
       const through = given ? undefined : pooled;
-      const fine = fineBackward({ q, k, v, output: fineOutput, lse, lists }, gates.fine ?? doutput, call, through);
+      const dFine = gates.fine ?? doutput;
+      const fine = fineBackward({ q, k, v, output: fineOutput, lse, lists }, dFine, call, through);
       return {
         ...fine,
         ...(given && pooled !== undefined && { pooledQ: pooled.q, pooledK: pooled.k, pooledV: pooled.v }),
@@ -279,6 +277,8 @@ export const videoSparseAttention = {
   },
 };
 
-function combined(fine: Tensor, branch: CoarseBranch | undefined, fineGate: Tensor | undefined): CombinationInputs {
-  return { fine, coarse: branch?.output, coarseGate: branch?.gate, fineGate };
+/** What the fine output is combined with, if anything. */
+function gatesOf(branch: CoarseBranch | undefined, fineGate: Tensor | undefined): CombinationGates | undefined {
+  if (branch === undefined && fineGate === undefined) return undefined;
+  return { coarse: branch?.output, coarseGate: branch?.gate, fineGate };
 }

@@ -62,6 +62,7 @@ struct GroupsConsumer : FineForwardSteps<T, GroupsShared<C>> {
       const int q_tile = item.q_tile + member;
       const QueryRows rows(p, q_tile, thread);
       this->begin(rows.exists);
+      prefetch_gates<C::D>(p, item.head, rows, thread);
       if (own > 0) {
         this->receive_q(q_loads++);
         attend(own, mails);
@@ -71,7 +72,7 @@ struct GroupsConsumer : FineForwardSteps<T, GroupsShared<C>> {
       if (q_tile >= p.q_tiles) continue;
       softmax.finish();
       store_lse(p, item.head, rows, softmax, thread);
-      store_output<T, C::D>(p, item.head, rows, o, softmax, thread);
+      store_output<T, C::D>(p, item.head, q_tile, rows, o, softmax, thread);
     }
   }
 };

@@ -75,6 +75,7 @@ struct PairsConsumer : FineForwardSteps<T, TeamShared<C>> {
       const int tiles = item.shared + own, q_tile = item.q_tile + member;
       const QueryRows rows(p, q_tile, thread);
       this->begin(rows.exists);
+      prefetch_gates<C::D>(p, item.head, rows, thread);
       if (tiles > 0) this->receive_q(q_loads++);
       if (round > 0) ptx::mbarrier_wait(&shared.settled, (round - 1) % 2);
       attend(item.shared, tiles);
@@ -88,7 +89,7 @@ struct PairsConsumer : FineForwardSteps<T, TeamShared<C>> {
         continue;
       }
       store_lse(p, item.head, rows, softmax, thread);
-      store_output<T, C::D>(p, item.head, rows, o, softmax, thread);
+      store_output<T, C::D>(p, item.head, q_tile, rows, o, softmax, thread);
     }
   }
 };
