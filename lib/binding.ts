@@ -217,6 +217,8 @@ export interface Native {
         dkPooled?: Handle | undefined;
         dvPooled?: Handle | undefined;
         delta: Handle;
+        /** combinationBackward has made delta; else it is workspace. */
+        deltaReady: boolean;
         dq: Handle;
         dk: Handle;
         dv: Handle;
@@ -246,6 +248,8 @@ export interface Native {
         dcoarse?: Handle | undefined;
         dcoarseGate?: Handle | undefined;
         dfineGate?: Handle | undefined;
+        /** float32 `[B, H, rows]` = rowsum(dfine * fine), what fineBackward wants. */
+        delta?: Handle | undefined;
       },
   ): void;
   tiling(p: { B: number; rowBytes: number; grid: NativeGrid; to: number; x: Handle; output: Handle }): void;

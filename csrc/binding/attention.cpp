@@ -183,6 +183,8 @@ Napi::Value fine_backward(const Napi::CallbackInfo& info) {
   p.dq_pooled = static_cast<const float*>(a.in_or_null("dqPooled", q_pooled));
   p.dk_pooled = static_cast<const float*>(a.in_or_null("dkPooled", kv_pooled));
   p.dv_pooled = static_cast<const float*>(a.in_or_null("dvPooled", kv_pooled));
+  p.delta_ready = a.boolean("deltaReady");
+  if (p.delta_ready) a.in("delta", p.B * p.H * q_rows * 4);
   p.delta = a.out_f32("delta", p.B * p.H * q_rows);
   p.dq = a.out("dq", q_bytes), p.dk = a.out("dk", kv_bytes), p.dv = a.out("dv", kv_bytes);
   p.kernels = kernels(a);
@@ -221,10 +223,13 @@ Napi::Value combination_backward(const Napi::CallbackInfo& info) {
   p.dcoarse = static_cast<float*>(a.out_or_null("dcoarse", pooled));
   p.dcoarse_gate = a.out_or_null("dcoarseGate", bytes);
   p.dfine_gate = a.out_or_null("dfineGate", bytes);
+  p.delta = static_cast<float*>(a.out_or_null("delta", p.B * p.H * p.grid.rows(p.order) * 4));
   VSA_CHECK((p.dcoarse_gate == nullptr) == (p.coarse_gate == nullptr), "the coarse gate and its gradient go together");
   VSA_CHECK((p.dfine_gate == nullptr) == (p.fine_gate == nullptr), "the fine gate and its gradient go together");
   VSA_CHECK((p.dcoarse == nullptr) == (p.coarse == nullptr), "the coarse output and its gradient go together");
   VSA_CHECK(p.fine_gate == nullptr || p.fine != nullptr, "the fine gate's gradient needs the fine output");
+  VSA_CHECK(p.delta == nullptr || (p.fine != nullptr && (p.fine_gate == nullptr || p.dfine != nullptr)),
+            "delta needs the fine output and, beside a fine gate, its gradient");
   return a.launch(p);
 }
 

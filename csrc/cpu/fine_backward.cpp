@@ -222,10 +222,12 @@ void run(const FineBackward& p) {
   const int64_t q_tiles = p.q_grid.total_tiles(), kv_tiles = p.kv_grid.total_tiles();
   VSA_CHECK(p.lists.rows == q_tiles && p.lists.columns == kv_tiles, "lists must fit the grids");
   VSA_CHECK(p.transposed.rows == kv_tiles && p.transposed.columns == q_tiles, "transposed lists must fit the grids");
-  parallel_for(p.B * p.H * q_tiles, [&](int64_t item) {
-    const int64_t head = item / q_tiles;
-    delta_of_tile(p, head / p.H, head % p.H, item % q_tiles);
-  });
+  if (!p.delta_ready) {
+    parallel_for(p.B * p.H * q_tiles, [&](int64_t item) {
+      const int64_t head = item / q_tiles;
+      delta_of_tile(p, head / p.H, head % p.H, item % q_tiles);
+    });
+  }
   const TileGroups query_groups(p.B * p.H, q_tiles), key_groups(p.B * p.Hkv, kv_tiles);
   parallel_for(p.B * p.H * query_groups.groups, [&](int64_t item) {
     const int64_t head = item / query_groups.groups, group = item % query_groups.groups;

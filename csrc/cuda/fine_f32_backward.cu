@@ -71,7 +71,7 @@ void launch_fine_backward_f32(const FineBackward& p, const Launch& launch) {
   args.lse = p.lse, args.delta = p.delta;
 
   const auto delta = p.D == 64 ? f32::launch_delta<64> : p.D == 96 ? f32::launch_delta<96> : f32::launch_delta<128>;
-  delta(p, args.queries, launch);
+  if (!p.delta_ready) delta(p, args.queries, launch);
   args.lists = p.lists;
   args.pooled = p.dq_pooled, args.more_pooled = nullptr;
   args.dx = static_cast<float*>(p.dq), args.more_dx = nullptr;

@@ -112,12 +112,16 @@ function combineForward(inputs: CombinationInputs, call: CombinationCall): Tenso
   return output;
 }
 
-/** @internal Gradients of whatever was combined; that of fine is doutput itself where no gate touches it. */
+/**
+ * @internal Gradients of whatever was combined; that of fine is doutput itself where no gate touches it.
+ * @param delta Where the sums of fine and its gradient go that a fine backward begins with, if it wants them.
+ */
 export function combineBackward(
   inputs: CombinationInputs,
   doutput: Tensor,
   call: CombinationCall,
   wantFine: boolean,
+  delta?: Tensor,
 ): Partial<CombinationGradients> {
   const { fine, coarse, coarseGate, fineGate } = inputs;
   const like = (tensor: Tensor | undefined) =>
@@ -137,6 +141,7 @@ export function combineBackward(
     dcoarse: optionalHandle(grads.coarse, 'coarse'),
     dcoarseGate: optionalHandle(grads.coarseGate, 'coarseGate'),
     dfineGate: optionalHandle(grads.fineGate, 'fineGate'),
+    delta: optionalHandle(delta, 'delta'),
   });
   return {
     ...(grads.fine !== undefined && { fine: grads.fine }),

@@ -127,17 +127,21 @@ export function fineForward(
   return { output, lse, combined };
 }
 
-/** @internal Launches the backward, adding the gradients of pooled tensors where given. */
+/**
+ * @internal Launches the backward, adding the gradients of pooled tensors where given.
+ * @param ready delta = rowsum(doutput * output), where it has been made.
+ */
 export function fineBackward(
   saved: { q: Tensor; k: Tensor; v: Tensor; output: Tensor; lse: Tensor; lists: TileLists },
   doutput: Tensor,
   call: FineCall,
   pooled?: { q: Tensor; k: Tensor; v: Tensor },
+  ready?: Tensor,
 ): { q: Tensor; k: Tensor; v: Tensor } {
   const { q, k, v, output, lse, lists } = saved;
   const { dims, grid, keyGrid, order, scale, kernels } = call;
   const transposed = lists.transpose();
-  const delta = emptyTensor(lse.shape, 'float32', q.device);
+  const delta = ready ?? emptyTensor(lse.shape, 'float32', q.device);
   const grads = {
     q: emptyTensor(q.shape, q.dtype, q.device),
     k: emptyTensor(k.shape, k.dtype, q.device),
@@ -155,7 +159,7 @@ export function fineBackward(
       dkPooled: handleOf(pooled.k, 'k'),
       dvPooled: handleOf(pooled.v, 'v'),
     }),
-    ...{ delta: handleOf(delta, 'delta'), kernels },
+    ...{ delta: handleOf(delta, 'delta'), deltaReady: ready !== undefined, kernels },
     ...{ dq: handleOf(grads.q, 'q'), dk: handleOf(grads.k, 'k'), dv: handleOf(grads.v, 'v') },
   });
   return grads;

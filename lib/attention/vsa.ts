@@ -2,7 +2,7 @@
 
 import { show, VsaTypeError } from '../errors.js';
 import { tidy } from '../tensor/scope.js';
-import { share, type Tensor } from '../tensor/tensor.js';
+import { emptyTensor, share, type Tensor } from '../tensor/tensor.js';
 import { checkOptions } from '../validate.js';
 import { type BackendOption, chooseBackend, kernelsOf } from './backends.js';
 import {
@@ -252,21 +252,22 @@ export const videoSparseAttention = {
     );
     const doutput = checkGradient(grads, q);
     return tidy(() => {
+      const { lse, lists } = saved;
       const combined = gatesOf(branch, fineGate);
+      const delta = combined === undefined ? undefined : emptyTensor(lse.shape, 'float32', q.device);
       // Where no gate touches the fine output, its gradient is that of the output itself.
       const gates: ReturnType<typeof combineBackward> =
         combined === undefined
           ? {}
-          : combineBackward({ fine: fineOutput, ...combined }, doutput, call, fineGate !== undefined);
+          : combineBackward({ fine: fineOutput, ...combined }, doutput, call, fineGate !== undefined, delta);
       const pooled =
         branch === undefined || gates.coarse === undefined
           ? undefined
           : coarseAttention.backward(branch.coarse, { output: gates.coarse });
-      const { lse, lists } = saved;
       const given = branch?.given === true;
       const through = given ? undefined : pooled;
       const dFine = gates.fine ?? doutput;
-      const fine = fineBackward({ q, k, v, output: fineOutput, lse, lists }, dFine, call, through);
+      const fine = fineBackward({ q, k, v, output: fineOutput, lse, lists }, dFine, call, through, delta);
       return {
         ...fine,
         ...(given && pooled !== undefined && { pooledQ: pooled.q, pooledK: pooled.k, pooledV: pooled.v }),

@@ -100,7 +100,7 @@ function coarseBytes(pass: Pass, { qc, kc }: Sizes, lse: number): number {
   return pass === 'forward' ? qc + 2 * kc + qc + lse : 2 * (qc + 2 * kc) + 2 * qc + lse;
 }
 
-/** @param more Bytes of what is done beside attention. */
+/** @param more Bytes of what is done beside attention, less those that are not read then. */
 function fineStep(one: BenchCase, pass: Pass, sizes: Sizes, summary: ListsSummary, more = 0): Load {
   const { q, kv, lse, lists } = sizes;
   const bytes = (pass === 'forward' ? q + 2 * kv + q + lse : 2 * (q + 2 * kv) + 2 * q + lse) + lists + more;
@@ -116,7 +116,7 @@ function fineStep(one: BenchCase, pass: Pass, sizes: Sizes, summary: ListsSummar
 function vsaSteps(one: BenchCase, pass: Pass, sizes: Sizes, summary: ListsSummary): Load[] {
   const { B, H, D, grid, coarse, fineGate } = one;
   const N = grid.totalTileCount;
-  const { q, kv, qc, kc } = sizes;
+  const { q, kv, qc, kc, lse } = sizes;
   const withCoarse = coarse !== 'skip';
   const gates = (coarse === 'gate' ? 1 : 0) + (fineGate === true ? 1 : 0);
   const combined = withCoarse || fineGate === true;
@@ -129,9 +129,10 @@ function vsaSteps(one: BenchCase, pass: Pass, sizes: Sizes, summary: ListsSummar
     const fine = fineStep(one, pass, sizes, summary, combined ? q * (1 + gates) + pooled : 0);
     return [{ bytes: inputs }, select, ...(withCoarse ? ofCoarse : []), fine];
   }
-  // The gates' gradients, dO times the fine gate, and the sums of dO over tiles.
-  const combination = { bytes: q * (1 + 2 * gates + (fineGate === true ? 2 : 0)) + 2 * pooled };
-  const fine = fineStep(one, pass, sizes, summary);
+  // The gates' gradients, dO times the fine gate, the sums of dO over tiles, and those of O dO over rows, of which O is
+  // not read again.
+  const combination = { bytes: q * (2 + 2 * gates + (fineGate === true ? 1 : 0)) + 2 * pooled + lse };
+  const fine = fineStep(one, pass, sizes, summary, combined ? lse - q : 0);
   const transpose = { bytes: 2 * sizes.lists };
   return [...(combined ? [combination] : []), ...(withCoarse ? ofCoarse : []), transpose, fine];
 }

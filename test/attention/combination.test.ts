@@ -68,6 +68,20 @@ test('the addon takes no combination that lacks a part', () => {
     const combined = handle(constant(0));
     expect(forward({ combined, coarseGate: handle(gate) })).toThrow('a coarse gate needs a coarse output');
     expect(forward({ combined, coarse: handle(constant(0, [1, 1, 1, 8])) })).toThrow('coarse');
+
+    const backward = (more: object) => () => {
+      native().combinationBackward({
+        ...dims,
+        grid: grid.native(),
+        doutput: handle(fine),
+        delta: handle(lse),
+        ...more,
+      });
+    };
+    const ofGate = { fine: handle(fine), fineGate: handle(gate), dfineGate: handle(constant(0)) };
+    expect(backward({})).toThrow('delta needs the fine output');
+    expect(backward(ofGate)).toThrow('delta needs the fine output');
+    expect(backward({ fine: handle(fine), delta: handle(constant(0, [1, 1, 5])) })).toThrow('delta');
   });
 });
 

@@ -150,13 +150,14 @@ test.each([
   const gates = ({ coarseGate, fineGate }: { coarseGate?: Tensor; fineGate?: Tensor }) =>
     bitsOfAll({ coarseGate, fineGate });
   expect(await gates(whole.grads)).toEqual(await gates(parts.dSum));
-  // The sum of the two branches is rounded once in the whole, so it need not be equal to the bit.
+  // The sum of the two branches is rounded once in the whole, and a GPU has two orders of summing delta, so it need not
+  // be equal to the bit.
   for (const name of ['q', 'k', 'v'] as const) {
     const [got, fine, pooled] = [whole.grads[name], parts.dFine[name], parts.through[name]];
     const [sum, a, b] = [await valuesOf(got), await valuesOf(fine), await valuesOf(pooled)];
     const largest = sum.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
     const error = sum.reduce((most, value, i) => Math.max(most, Math.abs(value - a[i]! - b[i]!)), 0);
-    expect(error).toBeLessThanOrEqual(2 ** -23 * largest);
+    expect(error).toBeLessThanOrEqual(2 ** -21 * largest);
   }
   const { grads, lists, ...rest } = whole;
   const { dSum, dFine, through, lists: partLists, ...partRest } = parts;
