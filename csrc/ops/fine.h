@@ -59,7 +59,7 @@ struct FineBackward {
   const float* dv_pooled;  // [B, kv_tiles, Hkv, D], or null
   float* delta;            // [B, H, q_rows]: rowsum(doutput * output)
   bool delta_ready;        // delta is there (CombinationBackward has made it), else it is workspace
-  void* dq;                // [B, q_rows, H, D]; padding rows are written as 0
+  void* dq;                // [B, q_rows, H, D], or doutput's own memory; padding rows are written as 0
   void* dk;                // [B, kv_rows, Hkv, D]
   void* dv;                // [B, kv_rows, Hkv, D]
   Kernels kernels;

@@ -130,6 +130,7 @@ export function fineForward(
 /**
  * @internal Launches the backward, adding the gradients of pooled tensors where given.
  * @param ready delta = rowsum(doutput * output), where it has been made.
+ * @param into Where the gradient of q goes: doutput itself, if nobody wants that any more.
  */
 export function fineBackward(
   saved: { q: Tensor; k: Tensor; v: Tensor; output: Tensor; lse: Tensor; lists: TileLists },
@@ -137,13 +138,14 @@ export function fineBackward(
   call: FineCall,
   pooled?: { q: Tensor; k: Tensor; v: Tensor },
   ready?: Tensor,
+  into?: Tensor,
 ): { q: Tensor; k: Tensor; v: Tensor } {
   const { q, k, v, output, lse, lists } = saved;
   const { dims, grid, keyGrid, order, scale, kernels } = call;
   const transposed = lists.transpose();
   const delta = ready ?? emptyTensor(lse.shape, 'float32', q.device);
   const grads = {
-    q: emptyTensor(q.shape, q.dtype, q.device),
+    q: into ?? emptyTensor(q.shape, q.dtype, q.device),
     k: emptyTensor(k.shape, k.dtype, q.device),
     v: emptyTensor(v.shape, v.dtype, q.device),
   };

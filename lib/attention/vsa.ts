@@ -266,8 +266,10 @@ export const videoSparseAttention = {
           : coarseAttention.backward(branch.coarse, { output: gates.coarse });
       const given = branch?.given === true;
       const through = given ? undefined : pooled;
-      const dFine = gates.fine ?? doutput;
-      const fine = fineBackward({ q, k, v, output: fineOutput, lse, lists }, dFine, call, through, delta);
+      // Of q's shape as its gradient is, which takes its place.
+      const dFine = gates.fine;
+      const inputs = { q, k, v, output: fineOutput, lse, lists };
+      const fine = fineBackward(inputs, dFine ?? doutput, call, through, delta, dFine);
       return {
         ...fine,
         ...(given && pooled !== undefined && { pooledQ: pooled.q, pooledK: pooled.k, pooledV: pooled.v }),
