@@ -6,7 +6,6 @@
 
 #include "cuda/ptx/math.h"
 #include "cuda/sm90/fine_forward_args.cuh"
-#include "cuda/sm90/ptx/tma.h"
 
 namespace vsa::cuda::sm90 {
 
@@ -29,38 +28,6 @@ struct QueryRows {
   }
 };
 
-template <typename S>
-__device__ __forceinline__ void store_lse(const FineForwardArgs& p, int32_t head, const QueryRows& rows,
-                                          const S& softmax, int thread) {
-  if (thread % 4 != 0) return;
-  float* lse = p.lse + static_cast<int64_t>(head) * p.q_layout.rows;
-#pragma unroll
-  for (int r = 0; r < 2; ++r) {
-    // No key, no score above -inf, or no query.
-    if (rows.written[r]) lse[rows.row[r]] = softmax.total[r] == 0 || !rows.exists[r] ? -INFINITY : softmax.lse(r);
-  }
-}
-
-// Where a row of a head begins, in elements of [B, rows, H, D].
-__device__ __forceinline__ int64_t element_of(const FineForwardArgs& p, int32_t head, int32_t row, int D) {
-  const int32_t b = head / p.H, h = head - b * p.H;
-  return ((static_cast<int64_t>(b) * p.q_layout.rows + row) * p.H + h) * D;
-}
-
-// At an item's begin, so that the gates are in L2 at its end, when nothing else hides their latency.
-template <int D>
-__device__ __forceinline__ void prefetch_gates(const FineForwardArgs& p, int32_t head, const QueryRows& rows,
-                                               int thread) {
-  if (p.combined == nullptr || thread % 4 != 0) return;
-#pragma unroll
-  for (int r = 0; r < 2; ++r) {
-    if (!rows.exists[r]) continue;
-    const int64_t bytes = element_of(p, head, rows.row[r], D) * 2;
-    if (p.coarse_gate != nullptr) ptx::prefetch_l2(static_cast<const char*>(p.coarse_gate) + bytes, D * 2);
-    if (p.fine_gate != nullptr) ptx::prefetch_l2(static_cast<const char*>(p.fine_gate) + bytes, D * 2);
-  }
-}
-
 // Two elements of the combination (combination.cu): products and sums are rounded one by one. Gates that are absent
 // are 1 and a coarse output that is absent is -0: then x * 1 and x + 1 * -0 are x, bit for bit.
 template <typename T>
@@ -71,122 +38,125 @@ __device__ __forceinline__ uint32_t combine(uint32_t fine, uint32_t fine_gate, u
                       __fadd_rn(__fmul_rn(x.y, fine_by.y), __fmul_rn(by.y, coarse_high)));
 }
 
-// What a thread's pieces of output are combined with; piece i is 8 columns of row i % 2. Gates are asked for a few
-// pieces ahead, what a tile's rows share a column of pieces ahead.
+// The end of an item: a thread's part of two rows, in pieces of 16 bytes, and what it is combined with. Piece i is of
+// row i % 2. Gates are asked for kAhead pieces ahead, the first when this is made: before the item's last product,
+// which hides their latency, where there are registers for it. The coarse output, which a tile's rows share, is asked
+// for a column of pieces ahead.
 template <typename T, int D>
-struct Gates {
+struct Output {
   static constexpr int kPieces = D / 16, kAhead = 3;
   static constexpr uint32_t kOnes = std::is_same_v<T, __half> ? 0x3c003c00 : 0x3f803f80;
 
   const FineForwardArgs& p;
   const QueryRows& rows;
-  int64_t at[2];      // elements, of either row
-  const float* from;  // of the coarse output
-  uint4 fine[kAhead], coarse[kAhead];
-  float4 shared[2][2];  // coarse output, of this column of pieces and the next
+  const int32_t head;
+  const int thread;
+  int64_t at[2];      // elements of [B, rows, H, D]: the first pieces
+  int64_t coarse_at;  // of [B, tiles, H, D]
+  uint4 coarse_gate[kAhead], fine_gate[kAhead];
+  float4 coarse[2][2];  // of this column of pieces and of the next
 
-  __device__ __forceinline__ Gates(const FineForwardArgs& args, const QueryRows& rows_, int32_t head, int32_t q_tile,
-                                   int64_t (&elements)[2], int c)
-      : p(args), rows(rows_), at{elements[0], elements[1]} {
-    const int32_t b = head / p.H, h = head - b * p.H;
-    from = p.coarse + ((static_cast<int64_t>(b) * p.q_tiles + q_tile) * p.H + h) * D + c * 8;
+  __device__ __forceinline__ Output(const FineForwardArgs& args, int32_t head_, int32_t q_tile, const QueryRows& rows_,
+                                    int thread_)
+      : p(args), rows(rows_), head(head_), thread(thread_) {
+    const int32_t b = head / p.H, h = head - b * p.H, column = thread % 4 * 8;
 #pragma unroll
-    for (int i = 0; i < kAhead; ++i) load(i);
-    load_shared(0);
+    for (int r = 0; r < 2; ++r) {
+      at[r] = ((static_cast<int64_t>(b) * p.q_layout.rows + rows.row[r]) * p.H + h) * D + column;
+    }
+    coarse_at = ((static_cast<int64_t>(b) * p.q_tiles + min(q_tile, p.q_tiles - 1)) * p.H + h) * D + column;
+#pragma unroll
+    for (int i = 0; i < kAhead; ++i) load_gates(i);
+    load_coarse(0);
   }
 
-  __device__ __forceinline__ void load(int piece) {
-    const int64_t element = at[piece % 2] + piece / 2 * 32;
-    uint4 ones = {kOnes, kOnes, kOnes, kOnes};
-    fine[piece % kAhead] = coarse[piece % kAhead] = ones;
-    if (!rows.exists[piece % 2]) return;
-    const auto read = [&](const void* gate) {  // not again soon
-      return __ldcs(reinterpret_cast<const uint4*>(static_cast<const T*>(gate) + element));
-    };
-    if (p.fine_gate != nullptr) fine[piece % kAhead] = read(p.fine_gate);
-    if (p.coarse_gate != nullptr) coarse[piece % kAhead] = read(p.coarse_gate);
-  }
-  __device__ __forceinline__ void load_shared(int column) {
+  // `combines`: whether p.combined is wanted, a bool or a constant.
+  template <typename S, typename B>
+  __device__ __forceinline__ void store(const float (&o)[D / 2], const S& softmax, B combines) {
+    store_lse(softmax);
+    bool zero[2];
+    float factor[2];
 #pragma unroll
-    for (int i = 0; i < 2; ++i) {
-      shared[column % 2][i] = {-0.0f, -0.0f, -0.0f, -0.0f};
-      if (p.coarse != nullptr) {
-        shared[column % 2][i] = __ldg(reinterpret_cast<const float4*>(from + column * 32) + i);
+    for (int r = 0; r < 2; ++r) {
+      zero[r] = softmax.total[r] == 0 || !rows.exists[r];
+      factor[r] = 1.0f / softmax.total[r];
+    }
+#pragma unroll
+    for (int piece = 0; piece < kPieces; ++piece) {
+      const int r = piece % 2;
+      const int64_t element = at[r] + piece / 2 * 32;
+      uint32_t x[4];
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        const int first = 4 * (piece / 2 * 4 + i) + 2 * r;
+        const uint32_t pair = ptx::pack<T>(o[first] * factor[r], o[first + 1] * factor[r]);
+        x[i] = zero[r] ? 0 : pair;
+      }
+      transpose(x);
+      if (rows.written[r]) *reinterpret_cast<uint4*>(static_cast<T*>(p.output) + element) = {x[0], x[1], x[2], x[3]};
+      if (!combines) continue;
+      const uint4 sum = combined(piece, x), none = {0, 0, 0, 0};
+      if (rows.written[r]) {
+        __stcs(reinterpret_cast<uint4*>(static_cast<T*>(p.combined) + element), rows.exists[r] ? sum : none);
       }
     }
   }
 
-  // Piece `piece`, of which x is the output; and asks for those that come later.
-  __device__ __forceinline__ uint4 combined(int piece, const uint32_t (&x)[4]) {
-    const uint4 a = fine[piece % kAhead], g = coarse[piece % kAhead];
-    const float4 low = shared[piece / 2 % 2][0], high = shared[piece / 2 % 2][1];
-    if (piece + kAhead < kPieces) load(piece + kAhead);
-    if (piece % 2 == 0 && piece + 2 < kPieces) load_shared(piece / 2 + 1);
-    return {combine<T>(x[0], a.x, g.x, low.x, low.y), combine<T>(x[1], a.y, g.y, low.z, low.w),
-            combine<T>(x[2], a.z, g.z, high.x, high.y), combine<T>(x[3], a.w, g.w, high.z, high.w)};
+private:
+  __device__ __forceinline__ void load_gates(int piece) {
+    const auto read = [&](const void* gate) {  // not again soon
+      return __ldcs(reinterpret_cast<const uint4*>(static_cast<const T*>(gate) + at[piece % 2] + piece / 2 * 32));
+    };
+    uint4 &coarse_ = coarse_gate[piece % kAhead], &fine = fine_gate[piece % kAhead];
+    fine = coarse_ = {kOnes, kOnes, kOnes, kOnes};
+    if (!rows.exists[piece % 2]) return;
+    if (p.fine_gate != nullptr) fine = read(p.fine_gate);
+    if (p.coarse_gate != nullptr) coarse_ = read(p.coarse_gate);
   }
-};
-
-// Rows in 16-byte pieces: four threads have 4 bytes of each piece, so they transpose four pieces among themselves.
-// `combined(piece, x)` is told of each.
-template <typename T, int D, typename S, typename F>
-__device__ __forceinline__ void store_rows(const FineForwardArgs& p, const QueryRows& rows, const float (&o)[D / 2],
-                                           const S& softmax, const int64_t (&elements)[2], int c, const F& combined) {
-  bool zero[2];
-  float factor[2];
+  __device__ __forceinline__ void load_coarse(int column) {
 #pragma unroll
-  for (int r = 0; r < 2; ++r) {
-    zero[r] = softmax.total[r] == 0 || !rows.exists[r];
-    factor[r] = 1.0f / softmax.total[r];
-  }
-#pragma unroll
-  for (int piece = 0; piece < D / 16; ++piece) {
-    const int r = piece % 2, first = piece / 2 * 4;
-    uint32_t x[4];
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      const int at = 4 * (first + i) + 2 * r;
-      const uint32_t pair = ptx::pack<T>(o[at] * factor[r], o[at + 1] * factor[r]);
-      x[i] = zero[r] ? 0 : pair;
+    for (int i = 0; i < 2; ++i) {
+      float4& x = coarse[column % 2][i];
+      x = {-0.0f, -0.0f, -0.0f, -0.0f};
+      if (p.coarse != nullptr) x = __ldg(reinterpret_cast<const float4*>(p.coarse + coarse_at + column * 32) + i);
     }
-    // x[i] of thread j and x[j] of thread i change places: first where bit 0 of i and j differs, then bit 1.
+  }
+
+  template <typename S>
+  __device__ __forceinline__ void store_lse(const S& softmax) const {
+    if (thread % 4 != 0) return;
+    float* lse = p.lse + static_cast<int64_t>(head) * p.q_layout.rows;
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      // No key, no score above -inf, or no query.
+      if (rows.written[r]) lse[rows.row[r]] = softmax.total[r] == 0 || !rows.exists[r] ? -INFINITY : softmax.lse(r);
+    }
+  }
+
+  // Four threads have 4 bytes each of four pieces; then each has a piece: x[i] of thread j and x[j] of thread i change
+  // places, first where bit 0 of i and j differs, then bit 1.
+  __device__ __forceinline__ void transpose(uint32_t (&x)[4]) const {
 #pragma unroll
     for (int i = 0; i < 4; i += 2) {
-      const uint32_t got = __shfl_xor_sync(~0u, c & 1 ? x[i] : x[i + 1], 1);
-      (c & 1 ? x[i] : x[i + 1]) = got;
+      const uint32_t got = __shfl_xor_sync(~0u, thread & 1 ? x[i] : x[i + 1], 1);
+      (thread & 1 ? x[i] : x[i + 1]) = got;
     }
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
-      const uint32_t got = __shfl_xor_sync(~0u, c & 2 ? x[i] : x[i + 2], 2);
-      (c & 2 ? x[i] : x[i + 2]) = got;
+      const uint32_t got = __shfl_xor_sync(~0u, thread & 2 ? x[i] : x[i + 2], 2);
+      (thread & 2 ? x[i] : x[i + 2]) = got;
     }
-    if (rows.written[r]) {
-      *reinterpret_cast<uint4*>(static_cast<T*>(p.output) + elements[r] + first * 8) = {x[0], x[1], x[2], x[3]};
-    }
-    combined(piece, x);
   }
-}
 
-template <typename T, int D, typename S>
-__device__ __forceinline__ void store_output(const FineForwardArgs& p, int32_t head, int32_t q_tile,
-                                             const QueryRows& rows, const float (&o)[D / 2], const S& softmax,
-                                             int thread) {
-  const int c = thread % 4;
-  int64_t elements[2];
-#pragma unroll
-  for (int r = 0; r < 2; ++r) elements[r] = element_of(p, head, rows.row[r], D) + c * 8;
-  if (p.combined == nullptr) {
-    return store_rows<T, D>(p, rows, o, softmax, elements, c, [](int, const uint32_t(&)[4]) {});
+  // Of a piece of output; and asks for what later ones need.
+  __device__ __forceinline__ uint4 combined(int piece, const uint32_t (&x)[4]) {
+    const uint4 g = coarse_gate[piece % kAhead], f = fine_gate[piece % kAhead];
+    const float4 low = coarse[piece / 2 % 2][0], high = coarse[piece / 2 % 2][1];
+    if (piece + kAhead < kPieces) load_gates(piece + kAhead);
+    if (piece % 2 == 0 && piece + 2 < kPieces) load_coarse(piece / 2 + 1);
+    return {combine<T>(x[0], f.x, g.x, low.x, low.y), combine<T>(x[1], f.y, g.y, low.z, low.w),
+            combine<T>(x[2], f.z, g.z, high.x, high.y), combine<T>(x[3], f.w, g.w, high.z, high.w)};
   }
-  Gates<T, D> gates(p, rows, head, q_tile, elements, c);
-  store_rows<T, D>(p, rows, o, softmax, elements, c, [&](int piece, const uint32_t(&x)[4]) {
-    const int r = piece % 2;
-    const uint4 sum = gates.combined(piece, x), zero = {0, 0, 0, 0};
-    if (rows.written[r]) {
-      __stcs(reinterpret_cast<uint4*>(static_cast<T*>(p.combined) + elements[r] + piece / 2 * 32),
-             rows.exists[r] ? sum : zero);
-    }
-  });
-}
+};
 
 }  // namespace vsa::cuda::sm90

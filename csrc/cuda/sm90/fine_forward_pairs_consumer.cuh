@@ -75,7 +75,6 @@ struct PairsConsumer : FineForwardSteps<T, TeamShared<C>> {
       const int tiles = item.shared + own, q_tile = item.q_tile + member;
       const QueryRows rows(p, q_tile, thread);
       this->begin(rows.exists);
-      prefetch_gates<C::D>(p, item.head, rows, thread);
       if (tiles > 0) this->receive_q(q_loads++);
       if (round > 0) ptx::mbarrier_wait(&shared.settled, (round - 1) % 2);
       attend(item.shared, tiles);
@@ -88,8 +87,9 @@ struct PairsConsumer : FineForwardSteps<T, TeamShared<C>> {
                                      barrier(), &shared.parts_before[member])) {
         continue;
       }
-      store_lse(p, item.head, rows, softmax, thread);
-      store_output<T, C::D>(p, item.head, q_tile, rows, o, softmax, thread);
+      // Gates are asked for no earlier: D = 64 has no registers for them, and the other team works meanwhile.
+      Output<T, C::D> output(p, item.head, q_tile, rows, thread);
+      p.combined != nullptr ? output.store(o, softmax, std::true_type()) : output.store(o, softmax, std::false_type());
     }
   }
 };

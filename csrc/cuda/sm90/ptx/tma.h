@@ -15,9 +15,4 @@ __device__ __forceinline__ void tma_load(void* shared, const CUtensorMap* map, c
   ::cuda::ptx::cp_async_bulk_tensor(::cuda::ptx::space_cluster, ::cuda::ptx::space_global, shared, map, at, barrier);
 }
 
-// Asks for bytes to come to L2; address and size are multiples of 16.
-__device__ __forceinline__ void prefetch_l2(const void* from, uint32_t bytes) {
-  asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(__cvta_generic_to_global(from)), "r"(bytes));
-}
-
 }  // namespace vsa::cuda::ptx
