@@ -190,6 +190,11 @@ export interface Native {
         lse: Handle;
         /** 0 the fastest that take the problem, 1 portable ones, 2 Hopper's own. */
         kernels: number;
+        /** The gated combination of output, where one is wanted. */
+        combined?: Handle | undefined;
+        coarse?: Handle | undefined;
+        coarseGate?: Handle | undefined;
+        fineGate?: Handle | undefined;
       },
   ): void;
   fineBackward(
@@ -211,6 +216,8 @@ export interface Native {
         dkPooled?: Handle | undefined;
         dvPooled?: Handle | undefined;
         delta: Handle;
+        /** combinationBackward has made delta; else it is workspace. */
+        deltaReady: boolean;
         dq: Handle;
         dk: Handle;
         dv: Handle;
@@ -240,6 +247,8 @@ export interface Native {
         dcoarse?: Handle | undefined;
         dcoarseGate?: Handle | undefined;
         dfineGate?: Handle | undefined;
+        /** float32 `[B, H, rows]` = rowsum(dfine * fine), what fineBackward wants. */
+        delta?: Handle | undefined;
       },
   ): void;
   tiling(p: { B: number; rowBytes: number; grid: NativeGrid; to: number; x: Handle; output: Handle }): void;

@@ -151,6 +151,12 @@ Napi::Value fine_forward(const Napi::CallbackInfo& info) {
   p.output = a.out("output", q_bytes);
   p.lse = a.out_f32("lse", p.B * p.H * q_rows);
   p.kernels = kernels(a);
+  p.coarse = static_cast<const float*>(a.in_or_null("coarse", p.B * p.q_grid.total_tiles() * p.H * p.D * 4));
+  p.coarse_gate = a.in_or_null("coarseGate", q_bytes);
+  p.fine_gate = a.in_or_null("fineGate", q_bytes);
+  p.combined = a.out_or_null("combined", q_bytes);
+  VSA_CHECK(p.combined != nullptr || (p.coarse == nullptr && p.fine_gate == nullptr), "a combination needs an output");
+  VSA_CHECK(p.coarse != nullptr || p.coarse_gate == nullptr, "a coarse gate needs a coarse output");
   return a.launch(p);
 }
 
@@ -176,6 +182,8 @@ Napi::Value fine_backward(const Napi::CallbackInfo& info) {
   p.dq_pooled = static_cast<const float*>(a.in_or_null("dqPooled", q_pooled));
   p.dk_pooled = static_cast<const float*>(a.in_or_null("dkPooled", kv_pooled));
   p.dv_pooled = static_cast<const float*>(a.in_or_null("dvPooled", kv_pooled));
+  p.delta_ready = a.boolean("deltaReady");
+  if (p.delta_ready) a.in("delta", p.B * p.H * q_rows * 4);
   p.delta = a.out_f32("delta", p.B * p.H * q_rows);
   p.dq = a.out("dq", q_bytes), p.dk = a.out("dk", kv_bytes), p.dv = a.out("dv", kv_bytes);
   p.kernels = kernels(a);
@@ -214,10 +222,13 @@ Napi::Value combination_backward(const Napi::CallbackInfo& info) {
   p.dcoarse = static_cast<float*>(a.out_or_null("dcoarse", pooled));
   p.dcoarse_gate = a.out_or_null("dcoarseGate", bytes);
   p.dfine_gate = a.out_or_null("dfineGate", bytes);
+  p.delta = static_cast<float*>(a.out_or_null("delta", p.B * p.H * p.grid.rows(p.order) * 4));
   VSA_CHECK((p.dcoarse_gate == nullptr) == (p.coarse_gate == nullptr), "the coarse gate and its gradient go together");
   VSA_CHECK((p.dfine_gate == nullptr) == (p.fine_gate == nullptr), "the fine gate and its gradient go together");
   VSA_CHECK((p.dcoarse == nullptr) == (p.coarse == nullptr), "the coarse output and its gradient go together");
   VSA_CHECK(p.fine_gate == nullptr || p.fine != nullptr, "the fine gate's gradient needs the fine output");
+  VSA_CHECK(p.delta == nullptr || (p.fine != nullptr && (p.fine_gate == nullptr || p.dfine != nullptr)),
+            "delta needs the fine output and, beside a fine gate, its gradient");
   return a.launch(p);
 }
 
@@ -255,7 +266,8 @@ void export_attention(Napi::Env env, Napi::Object exports) {
                            {"B", "H", "lists.offsets", "lists.indices", "lists.count", "rows", "columns", "bits"});
   operation<fine_forward>(env, exports, "fineForward",
                           {"dtype", "B", "H", "Hkv", "D", "qGrid", "kvGrid", "order", "scale", "lists.offsets",
-                           "lists.indices", "lists.count", "q", "k", "v", "output", "lse", "kernels"});
+                           "lists.indices", "lists.count", "q", "k", "v", "output", "lse", "kernels", "coarse", "coarseGate",
+                           "fineGate", "combined"});
   operation<fine_backward>(env, exports, "fineBackward",
                            {"dtype",
                             "B",
@@ -281,6 +293,7 @@ void export_attention(Napi::Env env, Napi::Object exports) {
                             "dqPooled",
                             "dkPooled",
                             "dvPooled",
+                            "deltaReady",
                             "delta",
                             "dq",
                             "dk",
@@ -291,7 +304,7 @@ void export_attention(Napi::Env env, Napi::Object exports) {
       {"dtype", "B", "H", "D", "grid", "order", "fine", "coarse", "coarseGate", "fineGate", "output"});
   operation<combination_backward>(env, exports, "combinationBackward",
                                   {"dtype", "B", "H", "D", "grid", "order", "fine", "coarse", "coarseGate", "fineGate",
-                                   "doutput", "dfine", "dcoarse", "dcoarseGate", "dfineGate"});
+                                   "doutput", "dfine", "dcoarse", "dcoarseGate", "dfineGate", "delta"});
   operation<tiling>(env, exports, "tiling", {"B", "rowBytes", "grid", "to", "x", "output"});
 }
 

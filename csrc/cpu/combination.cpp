@@ -55,6 +55,8 @@ void run(const CombinationBackward& p) {
   VSA_CHECK((p.fine_gate == nullptr) == (p.dfine_gate == nullptr), "fine gate and gradient must come together");
   VSA_CHECK(p.coarse != nullptr || p.coarse_gate == nullptr, "a coarse gate needs a coarse output");
   VSA_CHECK(p.fine != nullptr || p.fine_gate == nullptr, "a fine gate needs the fine output");
+  VSA_CHECK(p.delta == nullptr || (p.fine != nullptr && (p.fine_gate == nullptr || p.dfine != nullptr)),
+            "delta needs the fine output and, beside a fine gate, its gradient");
   const int64_t tiles = p.grid.total_tiles(), rows = p.grid.rows(p.order), width = p.H * p.D;
   parallel_for(p.B * tiles, [&](int64_t item) {
     thread_local CombinationScratch scratch;
@@ -68,6 +70,9 @@ void run(const CombinationBackward& p) {
     float* dcoarse = p.dcoarse == nullptr ? nullptr : p.dcoarse + item * width;
     if (dcoarse != nullptr) std::fill_n(dcoarse, width, 0.0f);
 
+    const auto delta_at = [&](int64_t h, int64_t row) -> float& {
+      return p.delta[(item / tiles * p.H + h) * rows + row];
+    };
     // result = doutput * factor, written to the row of `to`.
     const auto write_product = [&](const float* by, void* to, int64_t row) {
       for (int64_t c = 0; c < width; ++c) result[c] = gradient[c] * by[c];
@@ -86,6 +91,13 @@ void run(const CombinationBackward& p) {
       } else if (p.dfine != nullptr) {
         kernel.from_float(p.dtype, width, gradient, token_rows(p.dfine).at(row));
       }
+      if (p.delta != nullptr) {  // of dfine as it was rounded
+        const float* dfine = gradient;
+        if (p.fine_gate != nullptr)
+          kernel.to_float(p.dtype, width, token_rows(p.dfine).at(row), result), dfine = result;
+        kernel.to_float(p.dtype, width, token_rows(p.fine).at(row), factor);
+        for (int64_t h = 0; h < p.H; ++h) delta_at(h, row) = kernel.dot(p.D, factor + h * p.D, dfine + h * p.D);
+      }
       if (p.coarse_gate != nullptr) {
         write_product(p.coarse + item * width, p.dcoarse_gate, row);
         kernel.to_float(p.dtype, width, token_rows(p.coarse_gate).at(row), factor);
@@ -96,6 +108,9 @@ void run(const CombinationBackward& p) {
     }
     for (void* output : {p.dfine, p.dcoarse_gate, p.dfine_gate}) {
       if (output != nullptr) token_rows(output).clear_padding(tile);
+    }
+    for (int i = 0; p.delta != nullptr && i < tile.padding_count; ++i) {
+      for (int64_t h = 0; h < p.H; ++h) delta_at(h, tile.padding[i]) = 0;
     }
   });
 }

@@ -222,18 +222,21 @@ void run(const FineBackward& p) {
   const int64_t q_tiles = p.q_grid.total_tiles(), kv_tiles = p.kv_grid.total_tiles();
   VSA_CHECK(p.lists.rows == q_tiles && p.lists.columns == kv_tiles, "lists must fit the grids");
   VSA_CHECK(p.transposed.rows == kv_tiles && p.transposed.columns == q_tiles, "transposed lists must fit the grids");
-  parallel_for(p.B * p.H * q_tiles, [&](int64_t item) {
-    const int64_t head = item / q_tiles;
-    delta_of_tile(p, head / p.H, head % p.H, item % q_tiles);
-  });
+  if (!p.delta_ready) {
+    parallel_for(p.B * p.H * q_tiles, [&](int64_t item) {
+      const int64_t head = item / q_tiles;
+      delta_of_tile(p, head / p.H, head % p.H, item % q_tiles);
+    });
+  }
   const TileGroups query_groups(p.B * p.H, q_tiles), key_groups(p.B * p.Hkv, kv_tiles);
-  parallel_for(p.B * p.H * query_groups.groups, [&](int64_t item) {
-    const int64_t head = item / query_groups.groups, group = item % query_groups.groups;
-    dq_of_group(p, head / p.H, head % p.H, query_groups.first(group), query_groups.members(group));
-  });
   parallel_for(p.B * p.Hkv * key_groups.groups, [&](int64_t item) {
     const int64_t head = item / key_groups.groups, group = item % key_groups.groups;
     dk_dv_of_group(p, head / p.Hkv, head % p.Hkv, key_groups.first(group), key_groups.members(group));
+  });
+  // Last: dq may lie where doutput does, of which a tile's dq needs that tile's alone.
+  parallel_for(p.B * p.H * query_groups.groups, [&](int64_t item) {
+    const int64_t head = item / query_groups.groups, group = item % query_groups.groups;
+    dq_of_group(p, head / p.H, head % p.H, query_groups.first(group), query_groups.members(group));
   });
 }
 

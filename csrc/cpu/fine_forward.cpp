@@ -118,6 +118,7 @@ void run(const FineForward& p) {
     const int64_t head = item / groups.groups, group = item % groups.groups;
     forward_group(p, head / p.H, head % p.H, groups.first(group), groups.members(group));
   });
+  if (p.combined != nullptr) run(combination_of(p));
 }
 
 }  // namespace vsa::cpu

@@ -19,7 +19,7 @@ fine_backward::Args make_args(const FineBackward& p, const Launch& launch) {
   args.t_offsets = p.transposed.offsets, args.t_indices = p.transposed.indices;
   args.q = p.q, args.output = p.output, args.doutput = p.doutput, args.k = p.k, args.v = p.v, args.lse = p.lse;
   args.dq_pooled = p.dq_pooled, args.dk_pooled = p.dk_pooled, args.dv_pooled = p.dv_pooled;
-  args.delta = p.delta, args.dq = p.dq, args.dk = p.dk, args.dv = p.dv;
+  args.delta = p.delta, args.delta_ready = p.delta_ready, args.dq = p.dq, args.dk = p.dk, args.dv = p.dv;
   args.statistics = launch.scratch_of<float>(p.B * p.H * args.q_layout.tiles * 2 * kTileVolume);
   return args;
 }

@@ -26,6 +26,7 @@ struct Args {
   const float* dk_pooled;            // [B, kv_tiles, Hkv, D], or null
   const float* dv_pooled;            // [B, kv_tiles, Hkv, D], or null
   float* delta;                      // [B, H, q_rows]
+  bool delta_ready;                  // it is an input
   float* statistics;                 // [B, H, q_tiles, 2, 64]: lse in log2 units (+inf for padding), delta
   void *dq, *dk, *dv;
   int32_t* order;           // [B * Hkv * kv_tiles], the order in which pass 1 takes its key tiles, or null: as they lie

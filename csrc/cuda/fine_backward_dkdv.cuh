@@ -139,7 +139,7 @@ __global__ void __launch_bounds__(kThreads, blocks_per_sm(D)) fine_backward_dkdv
           uint32_t packed[4];
 #pragma unroll
           for (int i = 0; i < 4; ++i) {
-            const float2 probability = unpack<T>(probabilities[i]);
+            const float2 probability = ptx::unpack<T>(probabilities[i]);
             const float* dp = scores[m][step * 2 + i / 2] + i % 2 * 2;
             packed[i] =
                 ptx::pack<T>(probability.x * (dp[0] - delta[i / 2].x), probability.y * (dp[1] - delta[i / 2].y));

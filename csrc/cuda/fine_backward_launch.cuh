@@ -46,6 +46,7 @@ void launch_kernels(Args args, const Launch& launch) {
     check_launch("fine_backward_rows");
   }
   launch_pass<DkdvShared<D>>(fine_backward_dkdv<T, D>, "fine_backward_dkdv", args, items, launch);
+  // Last: dq may lie where doutput does, of which a tile's dq needs that tile's alone.
   launch_pass<DqShared<D>>(fine_backward_dq<T, D>, "fine_backward_dq", args, args.B * args.H * q_tiles, launch);
 }
 

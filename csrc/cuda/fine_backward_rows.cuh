@@ -4,26 +4,15 @@
 
 #include "cuda/fine_backward_common.cuh"
 #include "cuda/fine_backward_order.cuh"
+#include "cuda/ptx/math.h"
 
 namespace vsa::cuda::fine_backward {
 
-template <typename T>
-__device__ __forceinline__ float2 unpack(uint32_t x);
-
-template <>
-__device__ __forceinline__ float2 unpack<__nv_bfloat16>(uint32_t x) {
-  return make_float2(__uint_as_float(x << 16), __uint_as_float(x & 0xffff0000u));
-}
-
-template <>
-__device__ __forceinline__ float2 unpack<__half>(uint32_t x) {
-  return __half22float2(*reinterpret_cast<const __half2*>(&x));
-}
-
 inline constexpr int kRowsSlots = 16;  // slots of a tile that a block of fine_backward_rows handles, all heads
 
-// The pre-pass, bound by memory: delta = rowsum(dO * O) of every query row, and what the two passes read of a tile's
-// rows as 512 contiguous bytes in slot order: lse in log2 units, +inf for padding so that P is 0 there, and delta.
+// The pre-pass, bound by memory: delta = rowsum(dO * O) of every query row unless it is there, and what the two passes
+// read of a tile's rows as 512 contiguous bytes in slot order: lse in log2 units, +inf for padding so that P is 0
+// there, and delta.
 // Where pass 1 wants an order, the first block makes it.
 template <typename T, int D>
 __global__ void __launch_bounds__(kRowsThreads) fine_backward_rows(const __grid_constant__ Args p) {
@@ -44,13 +33,13 @@ __global__ void __launch_bounds__(kRowsThreads) fine_backward_rows(const __grid_
     const bool active = index < kRowsSlots * p.H, valid = active && place.valid(slot);
     const int32_t row = place.row(slot);
     float sum = 0.0f;
-    if (valid && lane * 8 < D) {
+    if (valid && lane * 8 < D && !p.delta_ready) {
       const int64_t at = (static_cast<int64_t>(row) * p.H + h) * D + lane * 8;
       const uint4 x = *reinterpret_cast<const uint4*>(output + at), y = *reinterpret_cast<const uint4*>(doutput + at);
       const uint32_t xs[4] = {x.x, x.y, x.z, x.w}, ys[4] = {y.x, y.y, y.z, y.w};
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
-        const float2 left = unpack<T>(xs[i]), right = unpack<T>(ys[i]);
+        const float2 left = ptx::unpack<T>(xs[i]), right = ptx::unpack<T>(ys[i]);
         sum += left.x * right.x + left.y * right.y;
       }
     }
@@ -60,9 +49,10 @@ __global__ void __launch_bounds__(kRowsThreads) fine_backward_rows(const __grid_
     const int64_t head = static_cast<int64_t>(b) * p.H + h;
     float* statistics = p.statistics + (head * p.q_layout.tiles + tile) * (2 * kTileVolume);
     const int64_t at = head * p.q_layout.rows + row;
+    if (valid && p.delta_ready) sum = p.delta[at];
     statistics[slot] = valid ? p.lse[at] * static_cast<float>(M_LOG2E) : INFINITY;
     statistics[kTileVolume + slot] = sum;
-    if (valid || p.q_layout.tiled) p.delta[at] = sum;
+    if ((valid || p.q_layout.tiled) && !p.delta_ready) p.delta[at] = sum;
   }
 }
 

@@ -71,15 +71,16 @@ void launch_fine_backward_f32(const FineBackward& p, const Launch& launch) {
   args.lse = p.lse, args.delta = p.delta;
 
   const auto delta = p.D == 64 ? f32::launch_delta<64> : p.D == 96 ? f32::launch_delta<96> : f32::launch_delta<128>;
-  delta(p, args.queries, launch);
-  args.lists = p.lists;
-  args.pooled = p.dq_pooled, args.more_pooled = nullptr;
-  args.dx = static_cast<float*>(p.dq), args.more_dx = nullptr;
-  f32::launch_dq(args, p.B, p.D, launch);
+  if (!p.delta_ready) delta(p, args.queries, launch);
   args.lists = p.transposed;
   args.pooled = p.dk_pooled, args.more_pooled = p.dv_pooled;
   args.dx = static_cast<float*>(p.dk), args.more_dx = static_cast<float*>(p.dv);
   f32::launch_dk_dv(args, p.B, p.D, launch);
+  // Last: dq may lie where doutput does, of which a tile's dq needs that tile's alone.
+  args.lists = p.lists;
+  args.pooled = p.dq_pooled, args.more_pooled = nullptr;
+  args.dx = static_cast<float*>(p.dq), args.more_dx = nullptr;
+  f32::launch_dq(args, p.B, p.D, launch);
 }
 
 }  // namespace vsa::cuda

@@ -46,13 +46,14 @@ struct Part {
   TilePlace place;
   bool full;  // a video tile without padding: its rows are in the table
   int32_t piece;
-  int64_t pooled;  // element of [B, tiles, width] where the vector begins
-  int64_t tokens;  // element of [B, rows, width] where it begins in the row of slot 0
+  uint32_t b, column;  // of the tile, of the vector's first element
+  int64_t pooled;      // element of [B, tiles, width] where the vector begins
+  int64_t tokens;      // element of [B, rows, width] where it begins in the row of slot 0
 
   template <int V>
   __device__ __forceinline__ Part(const Columns& p, uint32_t item, std::integral_constant<int, V>) {
-    const uint32_t unit = p.by_vectors(item), column = (item - unit * p.by_vectors.divisor) * V;
-    const uint32_t row = p.by_pieces(unit), b = p.by_tiles(row);
+    const uint32_t unit = p.by_vectors(item), row = p.by_pieces(unit);
+    b = p.by_tiles(row), column = (item - unit * p.by_vectors.divisor) * V;
     const auto tile = static_cast<int32_t>(row - b * p.by_tiles.divisor);
     piece = static_cast<int32_t>(unit - row * p.by_pieces.divisor);
     place = p.layout.place(tile, p.by_nx, p.by_ny);

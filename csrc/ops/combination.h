@@ -23,7 +23,7 @@ struct CombinationBackward {
   int64_t B, H, D;
   TileGrid grid;
   Order order;
-  const void* fine;         // [B, rows, H, D]; read for dfine_gate only, null without fine_gate
+  const void* fine;         // [B, rows, H, D]; read for dfine_gate and delta only, else null
   const float* coarse;      // [B, tiles, H, D], or null
   const void* coarse_gate;  // [B, rows, H, D], or null
   const void* fine_gate;    // [B, rows, H, D], or null
@@ -32,6 +32,7 @@ struct CombinationBackward {
   float* dcoarse;      // [B, tiles, H, D] = sum over the valid tokens of doutput * coarse_gate; null without coarse
   void* dcoarse_gate;  // [B, rows, H, D] = doutput * coarse; null without coarse_gate
   void* dfine_gate;    // [B, rows, H, D] = doutput * fine; null without fine_gate
+  float* delta;        // [B, H, rows] = rowsum(dfine * fine), which FineBackward wants; 0 for padding; or null
 };
 
 }  // namespace vsa

@@ -3,6 +3,7 @@
 #include "core/dtype.h"
 #include "core/tile_grid.h"
 #include "core/tile_lists.h"
+#include "ops/combination.h"
 
 namespace vsa {
 
@@ -24,7 +25,17 @@ struct FineForward {
   void* output;     // [B, q_rows, H, D]; 0 for an empty list and for padding
   float* lse;       // [B, H, q_rows], natural log; -inf for an empty list and for padding
   Kernels kernels;
+  // The gated combination, or none where `combined` is null: bit for bit that of CombinationForward on `output`.
+  const float* coarse;      // [B, q_tiles, H, D], or null: not added
+  const void* coarse_gate;  // [B, q_rows, H, D], or null: 1 (only with coarse)
+  const void* fine_gate;    // [B, q_rows, H, D], or null: 1
+  void* combined;           // [B, q_rows, H, D], or null
 };
+
+// The combination as a pass of its own.
+inline CombinationForward combination_of(const FineForward& f) {
+  return {f.dtype, f.B, f.H, f.D, f.q_grid, f.order, f.output, f.coarse, f.coarse_gate, f.fine_gate, f.combined};
+}
 
 // Two deterministic passes: dq by query tile, dk and dv by key tile through the transposed lists; P from lse.
 // Where pooled gradients are given, every valid token of tile i also receives them over valid(i): the gradient of
@@ -46,8 +57,9 @@ struct FineBackward {
   const float* dq_pooled;  // [B, q_tiles, H, D], or null
   const float* dk_pooled;  // [B, kv_tiles, Hkv, D], or null
   const float* dv_pooled;  // [B, kv_tiles, Hkv, D], or null
-  float* delta;            // [B, H, q_rows], workspace: rowsum(doutput * output)
-  void* dq;                // [B, q_rows, H, D]; padding rows are written as 0
+  float* delta;            // [B, H, q_rows]: rowsum(doutput * output)
+  bool delta_ready;        // delta is there (CombinationBackward has made it), else it is workspace
+  void* dq;                // [B, q_rows, H, D], or doutput's own memory; padding rows are written as 0
   void* dk;                // [B, kv_rows, Hkv, D]
   void* dv;                // [B, kv_rows, Hkv, D]
   Kernels kernels;

@@ -41,12 +41,16 @@ export interface CombinationCall {
   order: Order;
 }
 
-/** @internal */
-export interface CombinationInputs {
-  fine: Tensor;
+/** @internal What the fine output is combined with. */
+export interface CombinationGates {
   coarse?: Tensor | undefined;
   coarseGate?: Tensor | undefined;
   fineGate?: Tensor | undefined;
+}
+
+/** @internal */
+export interface CombinationInputs extends CombinationGates {
+  fine: Tensor;
 }
 
 class CombinationSaved extends Saved {
@@ -79,12 +83,12 @@ export function checkGate(argument: string, value: unknown, model: Tensor): Tens
   return gate;
 }
 
-function optionalHandle(tensor: Tensor | undefined, argument: string) {
+/** @internal The handle of a tensor, if there is one. */
+export function optionalHandle(tensor: Tensor | undefined, argument: string) {
   return tensor === undefined ? undefined : handleOf(tensor, argument);
 }
 
-/** @internal */
-export function combineForward(inputs: CombinationInputs, call: CombinationCall): Tensor {
+function combineForward(inputs: CombinationInputs, call: CombinationCall): Tensor {
   const { fine, coarse, coarseGate, fineGate } = inputs;
   const output = emptyTensor(fine.shape, fine.dtype, fine.device);
   native().combinationForward({
@@ -103,12 +107,16 @@ export function combineForward(inputs: CombinationInputs, call: CombinationCall)
   return output;
 }
 
-/** @internal Gradients of whatever was combined; that of fine is doutput itself where no gate touches it. */
+/**
+ * @internal Gradients of whatever was combined; that of fine is doutput itself where no gate touches it.
+ * @param delta Where the sums of fine and its gradient go that a fine backward begins with, if it wants them.
+ */
 export function combineBackward(
   inputs: CombinationInputs,
   doutput: Tensor,
   call: CombinationCall,
   wantFine: boolean,
+  delta?: Tensor,
 ): Partial<CombinationGradients> {
   const { fine, coarse, coarseGate, fineGate } = inputs;
   const like = (tensor: Tensor | undefined) =>
@@ -135,6 +143,7 @@ export function combineBackward(
     dcoarse: optionalHandle(grads.coarse, 'coarse'),
     dcoarseGate: optionalHandle(grads.coarseGate, 'coarseGate'),
     dfineGate: optionalHandle(grads.fineGate, 'fineGate'),
+    delta: optionalHandle(delta, 'delta'),
   });
   const made: Partial<CombinationGradients> = {};
   if (grads.fine !== undefined) made.fine = grads.fine;

@@ -17,6 +17,7 @@ import {
   checkScale,
   orderCode,
 } from './checks.js';
+import { type CombinationGates, optionalHandle } from './combination.js';
 import { type Order, TileGrid } from './grid.js';
 import { TileLists } from './lists.js';
 import { Saved } from './saved.js';
@@ -102,13 +103,18 @@ export function checkLists(value: unknown, call: FineCall, q: Tensor): TileLists
   return value;
 }
 
-/** @internal Launches the forward; what it needs for a backward goes into saved. */
+/**
+ * @internal Launches the forward; what it needs for a backward goes into saved.
+ * @param gates What the output is combined with, if anything: `combined`, beside the output itself.
+ */
 export function fineForward(
   { q, k, v, lists }: { q: Tensor; k: Tensor; v: Tensor; lists: TileLists },
   call: FineCall,
-): { output: Tensor; lse: Tensor } {
+  gates?: CombinationGates,
+): { output: Tensor; lse: Tensor; combined: Tensor | undefined } {
   const { dims, grid, keyGrid, order, scale, kernels } = call;
   const output = emptyTensor(q.shape, q.dtype, q.device);
+  const combined = gates === undefined ? undefined : emptyTensor(q.shape, q.dtype, q.device);
   const lse = emptyTensor([dims.B, dims.H, grid.rows(order)], 'float32', q.device);
   native().fineForward({
     B: dims.B,
@@ -127,23 +133,33 @@ export function fineForward(
     output: handleOf(output, 'output'),
     lse: handleOf(lse, 'lse'),
     kernels,
+    combined: optionalHandle(combined, 'output'),
+    coarse: optionalHandle(gates?.coarse, 'coarse'),
+    coarseGate: optionalHandle(gates?.coarseGate, 'coarseGate'),
+    fineGate: optionalHandle(gates?.fineGate, 'fineGate'),
   });
-  return { output, lse };
+  return { output, lse, combined };
 }
 
-/** @internal Launches the backward, adding the gradients of pooled tensors where given. */
+/**
+ * @internal Launches the backward, adding the gradients of pooled tensors where given.
+ * @param ready delta = rowsum(doutput * output), where it has been made.
+ * @param into Where the gradient of q goes: doutput itself, if nobody wants that any more.
+ */
 export function fineBackward(
   saved: { q: Tensor; k: Tensor; v: Tensor; output: Tensor; lse: Tensor; lists: TileLists },
   doutput: Tensor,
   call: FineCall,
   pooled?: { q: Tensor; k: Tensor; v: Tensor },
+  ready?: Tensor,
+  into?: Tensor,
 ): { q: Tensor; k: Tensor; v: Tensor } {
   const { q, k, v, output, lse, lists } = saved;
   const { dims, grid, keyGrid, order, scale, kernels } = call;
   const transposed = lists.transpose();
-  const delta = emptyTensor(lse.shape, 'float32', q.device);
+  const delta = ready ?? emptyTensor(lse.shape, 'float32', q.device);
   const grads = {
-    q: emptyTensor(q.shape, q.dtype, q.device),
+    q: into ?? emptyTensor(q.shape, q.dtype, q.device),
     k: emptyTensor(k.shape, k.dtype, q.device),
     v: emptyTensor(v.shape, v.dtype, q.device),
   };
@@ -165,10 +181,11 @@ export function fineBackward(
     output: handleOf(output, 'saved'),
     lse: handleOf(lse, 'saved'),
     doutput: handleOf(doutput, 'grads.output'),
-    dqPooled: pooled === undefined ? undefined : handleOf(pooled.q, 'q'),
-    dkPooled: pooled === undefined ? undefined : handleOf(pooled.k, 'k'),
-    dvPooled: pooled === undefined ? undefined : handleOf(pooled.v, 'v'),
+    dqPooled: optionalHandle(pooled?.q, 'q'),
+    dkPooled: optionalHandle(pooled?.k, 'k'),
+    dvPooled: optionalHandle(pooled?.v, 'v'),
     delta: handleOf(delta, 'delta'),
+    deltaReady: ready !== undefined,
     kernels,
     dq: handleOf(grads.q, 'q'),
     dk: handleOf(grads.k, 'k'),

@@ -2,7 +2,7 @@
 
 import { show, VsaTypeError } from '../errors.js';
 import { tidy } from '../tensor/scope.js';
-import { share, type Tensor } from '../tensor/tensor.js';
+import { emptyTensor, share, type Tensor } from '../tensor/tensor.js';
 import { checkOptions } from '../validate.js';
 import { type BackendOption, chooseBackend, kernelsOf } from './backends.js';
 import {
@@ -17,7 +17,7 @@ import {
   checkTensor,
 } from './checks.js';
 import { coarseAttention } from './coarse.js';
-import { checkGate, combineBackward, combineForward, type CombinationInputs } from './combination.js';
+import { checkGate, combineBackward, type CombinationGates } from './combination.js';
 import { checkLists, type FineCall, fineBackward, fineForward, TOKENS } from './fine.js';
 import type { Order, TileGrid } from './grid.js';
 import type { TileLists } from './lists.js';
@@ -232,8 +232,6 @@ export const videoSparseAttention = {
               keyGrid,
               scale,
             }).lists;
-      const fine = fineForward({ q, k, v, lists }, call);
-
       let branch: CoarseBranch | undefined;
       if (coarse !== undefined && pooled !== undefined) {
         const attended = coarseAttention.forward({ q: pooled.q, k: pooled.k, v: pooled.v!, scale });
@@ -241,10 +239,8 @@ export const videoSparseAttention = {
         branch = { coarse: attended.saved, output: attended.output, gate, given: ready !== undefined };
       }
       const heldGate = fineGate === undefined ? undefined : share(fineGate);
-      const output =
-        branch === undefined && heldGate === undefined
-          ? share(fine.output)
-          : combineForward(combined(fine.output, branch, heldGate), call);
+      const fine = fineForward({ q, k, v, lists }, call, gatesOf(branch, heldGate));
+      const output = fine.combined ?? share(fine.output);
       const saved = new VideoSparseAttentionSaved(
         share(q),
         share(k),
@@ -273,19 +269,24 @@ export const videoSparseAttention = {
     );
     const doutput = checkGradient(grads, q);
     return tidy(() => {
+      const { lse, lists } = saved;
+      const combined = gatesOf(branch, fineGate);
+      const delta = combined === undefined ? undefined : emptyTensor(lse.shape, 'float32', q.device);
       // Where no gate touches the fine output, its gradient is that of the output itself.
       const gates: ReturnType<typeof combineBackward> =
-        branch === undefined && fineGate === undefined
+        combined === undefined
           ? {}
-          : combineBackward(combined(fineOutput, branch, fineGate), doutput, call, fineGate !== undefined);
+          : combineBackward({ fine: fineOutput, ...combined }, doutput, call, fineGate !== undefined, delta);
       const pooled =
         branch === undefined || gates.coarse === undefined
           ? undefined
           : coarseAttention.backward(branch.coarse, { output: gates.coarse });
-      const { lse, lists } = saved;
       const given = branch?.given === true;
       const through = given ? undefined : pooled;
-      const fine = fineBackward({ q, k, v, output: fineOutput, lse, lists }, gates.fine ?? doutput, call, through);
+      // Of q's shape as its gradient is, which takes its place.
+      const dFine = gates.fine;
+      const inputs = { q, k, v, output: fineOutput, lse, lists };
+      const fine = fineBackward(inputs, dFine ?? doutput, call, through, delta, dFine);
       const made: VideoSparseAttentionGradients = fine;
       if (given && pooled !== undefined) {
         made.pooledQ = pooled.q;
@@ -299,6 +300,8 @@ export const videoSparseAttention = {
   },
 };
 
-function combined(fine: Tensor, branch: CoarseBranch | undefined, fineGate: Tensor | undefined): CombinationInputs {
-  return { fine, coarse: branch?.output, coarseGate: branch?.gate, fineGate };
+/** What the fine output is combined with, if anything. */
+function gatesOf(branch: CoarseBranch | undefined, fineGate: Tensor | undefined): CombinationGates | undefined {
+  if (branch === undefined && fineGate === undefined) return undefined;
+  return { coarse: branch?.output, coarseGate: branch?.gate, fineGate };
 }

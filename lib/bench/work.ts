@@ -100,8 +100,10 @@ function coarseBytes(pass: Pass, { qc, kc }: Sizes, lse: number): number {
   return pass === 'forward' ? qc + 2 * kc + qc + lse : 2 * (qc + 2 * kc) + 2 * qc + lse;
 }
 
-function fineStep(one: BenchCase, pass: Pass, { q, kv, lse, lists }: Sizes, summary: ListsSummary): Load {
-  const bytes = pass === 'forward' ? q + 2 * kv + q + lse + lists : 2 * (q + 2 * kv) + 2 * q + lse + lists;
+/** @param more Bytes of what is done beside attention, less those that are not read then. */
+function fineStep(one: BenchCase, pass: Pass, sizes: Sizes, summary: ListsSummary, more = 0): Load {
+  const { q, kv, lse, lists } = sizes;
+  const bytes = (pass === 'forward' ? q + 2 * kv + q + lse : 2 * (q + 2 * kv) + 2 * q + lse) + lists + more;
   const work: PairWork = {
     ...{ pairs: summary.pairs, tokenPairs: summary.tokenPairs, D: one.D },
     size: one.dtype === 'float32' ? 4 : 2,
@@ -110,25 +112,27 @@ function fineStep(one: BenchCase, pass: Pass, { q, kv, lse, lists }: Sizes, summ
   return attentionLoad(pass, work, bytes);
 }
 
-/** Pool, select, attend to tiles and tokens, combine; and back. */
+/** Pool, select, attend to tiles and to tokens, combined; and back. */
 function vsaSteps(one: BenchCase, pass: Pass, sizes: Sizes, summary: ListsSummary): Load[] {
   const { B, H, D, grid, coarse, fineGate } = one;
   const N = grid.totalTileCount;
-  const { q, kv, qc, kc } = sizes;
+  const { q, kv, qc, kc, lse } = sizes;
   const withCoarse = coarse !== 'skip';
   const gates = (coarse === 'gate' ? 1 : 0) + (fineGate === true ? 1 : 0);
   const combined = withCoarse || fineGate === true;
   const ofCoarse = passWork({ ...one, op: 'coarse' }, pass, undefined).steps;
-  const fine = fineStep(one, pass, sizes, summary);
   const pooled = withCoarse ? qc : 0;
   if (pass === 'forward') {
     const inputs = q + kv + qc + kc + (withCoarse ? kv + kc : 0);
-    const combination = { bytes: q * (2 + gates) + pooled };
     const select = { bytes: selectBytes(sizes), ffma: 2 * B * H * N * N * D };
-    return [{ bytes: inputs }, select, ...(withCoarse ? ofCoarse : []), fine, ...(combined ? [combination] : [])];
+    // The fine stage combines its output: it reads the gates and writes both outputs.
+    const fine = fineStep(one, pass, sizes, summary, combined ? q * (1 + gates) + pooled : 0);
+    return [{ bytes: inputs }, select, ...(withCoarse ? ofCoarse : []), fine];
   }
-  // The gates' gradients, dO times the fine gate, and the sums of dO over tiles.
-  const combination = { bytes: q * (1 + 2 * gates + (fineGate === true ? 2 : 0)) + 2 * pooled };
+  // The gates' gradients, dO times the fine gate, the sums of dO over tiles, and those of O dO over rows, of which O is
+  // not read again.
+  const combination = { bytes: q * (2 + 2 * gates + (fineGate === true ? 1 : 0)) + 2 * pooled + lse };
+  const fine = fineStep(one, pass, sizes, summary, combined ? lse - q : 0);
   const transpose = { bytes: 2 * sizes.lists };
   return [...(combined ? [combination] : []), ...(withCoarse ? ofCoarse : []), transpose, fine];
 }

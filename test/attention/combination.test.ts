@@ -1,7 +1,11 @@
 import fc from 'fast-check';
+import { orderCode } from '../../lib/attention/checks.js';
+import { native } from '../../lib/binding.js';
 import { checkCombination, type CombinationCase } from '../../lib/check/combination.js';
 import { tensorOf, valuesOf } from '../../lib/check/values.js';
-import { gatedCombination, TileGrid, tidy } from '../../lib/index.js';
+import { gatedCombination, type Tensor, TileGrid, tidy } from '../../lib/index.js';
+import { dtypeCode } from '../../lib/tensor/dtype.js';
+import { handleOf } from '../../lib/tensor/tensor.js';
 import { expectCase, formats, grids, heads, holds, useGuardedMemory } from './support.js';
 import { fresh, here } from '../under-test.js';
 
@@ -46,6 +50,39 @@ test('by hand', async () => {
   }
   // -2 * 5 + 7 * 3; dOf = dO * Gf, dOc = six tokens of dO * Gc, dGc = dO * Oc, dGf = dO * Of
   expect(found).toEqual({ output: [11], fine: [3.5], coarse: [-6], coarseGate: [2.5], fineGate: [1.5] });
+});
+
+test('the addon takes no combination that lacks a part', () => {
+  tidy(() => {
+    const [fine, gate, output] = [constant(1), constant(2), constant(0)];
+    const [coarse, lse] = [constant(3, [1, 1, 1, 64]), constant(0, [1, 1, 6])];
+    const handle = (tensor: Tensor) => handleOf(tensor, 'x');
+    const dims = { B: 1, H: 1, D: 64, dtype: dtypeCode('float32'), order: orderCode('grid') };
+    const common = { ...dims, Hkv: 1, qGrid: grid.native(), kvGrid: grid.native(), scale: 1, kernels: 0 };
+    const tensors = { q: handle(fine), k: handle(fine), v: handle(fine), output: handle(output), lse: handle(lse) };
+    const forward = (more: object) => () => {
+      native().fineForward({ ...common, ...tensors, lists: undefined, ...more });
+    };
+    expect(forward({ fineGate: handle(gate) })).toThrow('a combination needs an output');
+    expect(forward({ coarse: handle(coarse) })).toThrow('a combination needs an output');
+    const combined = handle(constant(0));
+    expect(forward({ combined, coarseGate: handle(gate) })).toThrow('a coarse gate needs a coarse output');
+    expect(forward({ combined, coarse: handle(constant(0, [1, 1, 1, 8])) })).toThrow('coarse');
+
+    const backward = (more: object) => () => {
+      native().combinationBackward({
+        ...dims,
+        grid: grid.native(),
+        doutput: handle(fine),
+        delta: handle(lse),
+        ...more,
+      });
+    };
+    const ofGate = { fine: handle(fine), fineGate: handle(gate), dfineGate: handle(constant(0)) };
+    expect(backward({})).toThrow('delta needs the fine output');
+    expect(backward(ofGate)).toThrow('delta needs the fine output');
+    expect(backward({ fine: handle(fine), delta: handle(constant(0, [1, 1, 5])) })).toThrow('delta');
+  });
 });
 
 test('without gates and without a coarse output nothing is changed', async () => {

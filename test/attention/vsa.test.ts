@@ -150,13 +150,14 @@ test.each([
   const gates = ({ coarseGate, fineGate }: { coarseGate?: Tensor; fineGate?: Tensor }) =>
     bitsOfAll({ coarseGate, fineGate });
   expect(await gates(whole.grads)).toEqual(await gates(parts.dSum));
-  // The sum of the two branches is rounded once in the whole, so it need not be equal to the bit.
+  // The sum of the two branches is rounded once in the whole, and a GPU has two orders of summing delta, so it need not
+  // be equal to the bit.
   for (const name of ['q', 'k', 'v'] as const) {
     const [got, fine, pooled] = [whole.grads[name], parts.dFine[name], parts.through[name]];
     const [sum, a, b] = [await valuesOf(got), await valuesOf(fine), await valuesOf(pooled)];
     const largest = sum.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
     const error = sum.reduce((most, value, i) => Math.max(most, Math.abs(value - a[i]! - b[i]!)), 0);
-    expect(error).toBeLessThanOrEqual(2 ** -23 * largest);
+    expect(error).toBeLessThanOrEqual(2 ** -21 * largest);
   }
   const { grads, lists, ...rest } = whole;
   const { dSum, dFine, through, lists: partLists, ...partRest } = parts;
@@ -165,6 +166,74 @@ test.each([
   }
   lists.dispose();
   partLists.dispose();
+});
+
+describe('the output is that of its parts to the bit, whichever kernel combines', () => {
+  // Partial tiles and prefixes, as many as make a GPU take each of its ways: lists in parts, pairs and triples of tiles.
+  const GRIDS = {
+    few: { grid: GRID, keyGrid: KEY_GRID },
+    many: {
+      grid: new TileGrid({ tokens: [42, 7, 8], prefix: 5 }),
+      keyGrid: new TileGrid({ tokens: [9, 6, 7], prefix: 3 }),
+    },
+  };
+  const cases = (['few', 'many'] as const).flatMap((size) =>
+    (['grid', 'tiled'] as const).flatMap((order) =>
+      (['bfloat16', 'float16', 'float32'] as const).flatMap((dtype) =>
+        ([64, 128] as const)
+          .map((D) => ({ size, order, dtype, D }))
+          .filter(() => size === 'few' || dtype === 'bfloat16'),
+      ),
+    ),
+  );
+
+  test.each(cases)('$size tiles, $order order, $dtype, D=$D', async ({ size, order, dtype, D }) => {
+    const { grid, keyGrid } = GRIDS[size];
+    const random = (rows: number, heads: number, seed: number) =>
+      fresh.randn([2, rows, heads, D], { seed, dtype, std: 0.5 });
+    const [rows, keyRows] = [grid.rows(order), keyGrid.rows(order)];
+    const common = { grid, keyGrid, order };
+    const found = tidy(() => {
+      const [q, k, v] = [random(rows, 4, 1), random(keyRows, 2, 2), random(keyRows, 2, 3)];
+      const [coarseGate, fineGate] = [random(rows, 4, 4), random(rows, 4, 5)];
+      const pool = (x: Tensor, on: TileGrid) => tilePooling.forward({ x, grid: on, order }).output;
+      const pooled = { q: pool(q, grid), k: pool(k, keyGrid), v: pool(v, keyGrid) };
+      const coarse = coarseAttention.forward(pooled).output;
+      const { lists } = tileSelection.forward({ q: pooled.q, k: pooled.k, grid, keyGrid, topK: 3 });
+      const fine = blockSparseAttention.forward({ ...common, q, k, v, lists });
+      const results: Record<string, Tensor> = {};
+      for (const kind of ['skip', 'add', 'gate'] as const) {
+        for (const gated of [false, true]) {
+          const options = {
+            coarse: kind === 'gate' ? { gate: coarseGate } : kind,
+            ...(gated && { fine: { gate: fineGate } }),
+          };
+          const all = videoSparseAttention.forward({ ...common, q, k, v, lists, ...options });
+          const parts = gatedCombination.forward({
+            ...{ fine: fine.output, grid, order },
+            ...(kind !== 'skip' && { coarse }),
+            ...(kind === 'gate' && { coarseGate }),
+            ...(gated && { fineGate }),
+          });
+          const name = `${kind}${gated ? ', fine gate' : ''}`;
+          results[`${name}: output`] = all.output;
+          results[`${name}: parts`] = parts.output;
+          results[`${name}: fine`] = all.saved.fineOutput;
+          results[`${name}: lse`] = all.saved.lse;
+        }
+      }
+      return { ...results, fine: fine.output, lse: fine.saved.lse };
+    });
+    const bits = await bitsOfAll(found);
+    for (const name of Object.keys(bits).filter((one) => one.endsWith('output'))) {
+      const kind = name.slice(0, name.indexOf(':'));
+      const [output, fine, lse] = [bits[name], bits[`${kind}: fine`], bits[`${kind}: lse`]];
+      expect({ kind, output, fine, lse }).toEqual({
+        ...{ kind, output: bits[`${kind}: parts`], fine: bits['fine'], lse: bits['lse'] },
+      });
+    }
+    for (const tensor of Object.values(found)) tensor.dispose();
+  });
 });
 
 test("coarse 'skip', the default, and no fine gate: block-sparse attention alone, forward and backward", async () => {

@@ -64,7 +64,7 @@ describe('every operation', () => {
     expect(stagesOf('pool', 'forward')).toEqual(['pool']);
     expect(stagesOf('lists', 'both')).toEqual(['bits', 'transpose']);
     expect(stagesOf('fine', 'backward')).toEqual(['fine', 'transpose']);
-    expect(stagesOf('vsa', 'forward')).toEqual(['coarse', 'combine', 'fine', 'pool', 'select']);
+    expect(stagesOf('vsa', 'forward')).toEqual(['coarse', 'fine', 'pool', 'select']);
     expect(stagesOf('vsa', 'backward')).toEqual(['coarse', 'combine', 'fine', 'transpose']);
     for (const row of rows) if (row.graph) expect(row.stages).toEqual({});
   });

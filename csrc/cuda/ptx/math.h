@@ -32,4 +32,18 @@ __device__ __forceinline__ uint32_t pack<__half>(float low, float high) {
   return r;
 }
 
+// The two of a word as floats, the low one first.
+template <typename T>
+__device__ __forceinline__ float2 unpack(uint32_t x);
+
+template <>
+__device__ __forceinline__ float2 unpack<__nv_bfloat16>(uint32_t x) {
+  return make_float2(__uint_as_float(x << 16), __uint_as_float(x & 0xffff0000u));
+}
+
+template <>
+__device__ __forceinline__ float2 unpack<__half>(uint32_t x) {
+  return __half22float2(*reinterpret_cast<const __half2*>(&x));
+}
+
 }  // namespace vsa::cuda::ptx

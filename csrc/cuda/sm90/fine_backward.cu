@@ -55,7 +55,7 @@ Args make_args(const FineBackward& p, const Launch& launch) {
   args.t_offsets = p.transposed.offsets, args.t_indices = p.transposed.indices;
   args.output = p.output, args.doutput = p.doutput, args.lse = p.lse;
   args.dq_pooled = p.dq_pooled, args.dk_pooled = p.dk_pooled, args.dv_pooled = p.dv_pooled;
-  args.delta = p.delta, args.dq = p.dq, args.dk = p.dk, args.dv = p.dv;
+  args.delta = p.delta, args.delta_ready = p.delta_ready, args.dq = p.dq, args.dk = p.dk, args.dv = p.dv;
   const int64_t q_tiles = args.q_layout.tiles, kv_tiles = args.kv_layout.tiles, heads = p.B * p.H;
   args.statistics = launch.scratch_of<float>(heads * q_tiles * 2 * kTileVolume);
   args.q_sources = sources_memory(p.q_grid, p.order, launch);

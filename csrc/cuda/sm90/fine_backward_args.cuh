@@ -72,7 +72,8 @@ struct Args {
   const float* dq_pooled;        // [B, q_tiles, H, D], or null
   const float* dk_pooled;        // [B, kv_tiles, Hkv, D], or null
   const float* dv_pooled;        // [B, kv_tiles, Hkv, D], or null
-  float* delta;                  // [B, H, q_rows], or null
+  float* delta;                  // [B, H, q_rows]
+  bool delta_ready;              // it is an input
   float* statistics;             // [B, H, q_tiles, 2, 64]: lse in log2 units (+inf for padding), delta
   void *dq, *dk, *dv;
   TileSource* q_sources;   // [q_tiles], or null: all {0, 0, 0, 0} (tiled order without padding)

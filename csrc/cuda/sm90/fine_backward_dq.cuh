@@ -127,6 +127,7 @@ __global__ void __launch_bounds__((kQueryTiles + 1) * kWarpgroup, 1)
     }
     const auto [tile, head, b, part] = reader.kept();
     if (tile < 0) continue;
+    if (p.dq == p.doutput) ptx::dependent_launch_wait();  // dK and dV read dO to their end
     store_tile<T, D>(sums, p.scale, p.q_layout, p.dq_pooled, p.dq, b, tile, head, p.H);
   }
 #endif

@@ -31,7 +31,8 @@ void launch_prepare(const Args& args, const Launch& launch) {
   const int64_t heads = int64_t{args.B} * args.H;
   PrepareBlocks blocks = {};
   if (args.dq_plan.merged != nullptr) blocks.merge = blocks_for(heads * args.dq_plan.groups, kPrepareThreads / 32);
-  blocks.rows = blocks_for(heads * args.q_layout.tiles * kTileVolume, kRowsPerBlock<D>);
+  blocks.rows =
+      blocks_for(heads * args.q_layout.tiles * kTileVolume, args.delta_ready ? kStatisticsPerBlock : kRowsPerBlock<D>);
   const unsigned all = 2u + static_cast<unsigned>(blocks.merge) + static_cast<unsigned>(blocks.rows);
   fine_backward_prepare<T, D><<<all, kPrepareThreads, 0, launch.stream>>>(args, blocks);
   check_launch("fine_backward_prepare");

@@ -12,6 +12,8 @@ inline constexpr int kRowsInFlight = 4;  // of a thread, both tensors: eight loa
 template <int D>
 inline constexpr int kRowsPerBlock = kPrepareThreads / (D / 8) * kRowsInFlight;
 
+inline constexpr int kStatisticsPerBlock = kPrepareThreads * kRowsInFlight;
+
 // Blocks of the pre-pass behind those of the two plans: merged lists (a warp a pair), rows.
 struct PrepareBlocks {
   int32_t merge, rows;
@@ -86,7 +88,26 @@ __device__ __forceinline__ void prepare_rows(const Args& p, int32_t block) {
     if (!row.valid) sum = 0.0f;
     statistics[0] = lse == -INFINITY ? INFINITY : lse * static_cast<float>(M_LOG2E);
     statistics[kTileVolume] = sum;
-    if (p.delta != nullptr && row.row >= 0) p.delta[at] = sum;
+    if (row.row >= 0) p.delta[at] = sum;
+  }
+}
+
+// The same where delta is there: a thread a row, in the order of statistics.
+__device__ __forceinline__ void prepare_statistics(const Args& p, int32_t block) {
+  const int32_t slots = p.q_layout.tiles * kTileVolume, rows = p.B * p.H * slots;
+#pragma unroll
+  for (int i = 0; i < kRowsInFlight; ++i) {
+    const int32_t index = (block * kRowsInFlight + i) * kPrepareThreads + threadIdx.x;
+    if (index >= rows) return;
+    const int32_t head = index / slots, tile = (index - head * slots) / kTileVolume, slot = index % kTileVolume;
+    const TilePlace place = p.q_layout.place(tile);
+    const bool valid = place.valid(slot);
+    const int64_t at = static_cast<int64_t>(head) * p.q_layout.rows + place.row(slot);
+    const float lse = valid ? p.lse[at] : -INFINITY;
+    float* statistics =
+        p.statistics + (static_cast<int64_t>(head) * p.q_layout.tiles + tile) * (2 * kTileVolume) + slot;
+    statistics[0] = lse == -INFINITY ? INFINITY : lse * static_cast<float>(M_LOG2E);
+    statistics[kTileVolume] = valid ? p.delta[at] : 0.0f;
   }
 }
 
@@ -106,7 +127,10 @@ __global__ void __launch_bounds__(kPrepareThreads, 4)
     return make_plan(dq, p, p.B * p.H, p.H, true);
   }
   block -= 2;
-  if (block >= blocks.merge) return prepare_rows<T, D>(p, block - blocks.merge);
+  if (block >= blocks.merge) {
+    block -= blocks.merge;
+    return p.delta_ready ? prepare_statistics(p, block) : prepare_rows<T, D>(p, block);
+  }
   __shared__ uint32_t words[kPrepareThreads / 32][2][32];
   const int32_t warp = threadIdx.x / 32, pair = block * (kPrepareThreads / 32) + warp;
   const int32_t head = pair / p.dq_plan.groups;

@@ -79,6 +79,11 @@ struct FineForwardArgs {
   float scale;                 // scale * log2(e), more than 0
   void* output;                // [B, rows, H, D]
   float* lse;                  // [B, H, rows]
+  // What the output is combined with, as in FineForward.
+  const float* coarse;      // [B, q_tiles, H, D], or null: not added
+  const void* coarse_gate;  // [B, rows, H, D], or null: 1
+  const void* fine_gate;    // [B, rows, H, D], or null: 1
+  void* combined;           // [B, rows, H, D], or null: nothing is combined
 };
 
 }  // namespace vsa::cuda::sm90

@@ -28,8 +28,8 @@ struct GroupsConsumer : FineForwardSteps<T, GroupsShared<C>> {
     return {mail.k & 15, mail.k >> 4 & 1, mail.v & 15, mail.v >> 4 & 1, 1, static_cast<int32_t>(mail.k >> 5)};
   }
 
-  // The tiles of `own` mails from `number` on.
-  __device__ __forceinline__ void attend(int own, uint32_t number) {
+  // The tiles of `own` mails from `number` on, but for P V of the last, which is returned. Q is free then.
+  __device__ __forceinline__ KeyTile attend(int own, uint32_t number) {
     Mail mail = receive_mail(number);
     KeyTile next = tile_of(mail);
     this->template step<false, true>(next, next);
@@ -47,7 +47,8 @@ struct GroupsConsumer : FineForwardSteps<T, GroupsShared<C>> {
         this->template step<true, true>(current, next);
       }
     }
-    this->template step<true, false>(next, next);
+    this->release_q();
+    return next;
   }
 
   __device__ __forceinline__ void run() {
@@ -62,16 +63,17 @@ struct GroupsConsumer : FineForwardSteps<T, GroupsShared<C>> {
       const int q_tile = item.q_tile + member;
       const QueryRows rows(p, q_tile, thread);
       this->begin(rows.exists);
+      KeyTile last = {};
       if (own > 0) {
         this->receive_q(q_loads++);
-        attend(own, mails);
+        last = attend(own, mails);
         mails += own;
-        this->release_q();
       }
+      Output<T, C::D> output(p, item.head, q_tile, rows, thread);
+      if (own > 0) this->template step<true, false>(last, last);
       if (q_tile >= p.q_tiles) continue;
       softmax.finish();
-      store_lse(p, item.head, rows, softmax, thread);
-      store_output<T, C::D>(p, item.head, rows, o, softmax, thread);
+      output.store(o, softmax, p.combined != nullptr);
     }
   }
 };

@@ -87,8 +87,9 @@ struct PairsConsumer : FineForwardSteps<T, TeamShared<C>> {
                                      barrier(), &shared.parts_before[member])) {
         continue;
       }
-      store_lse(p, item.head, rows, softmax, thread);
-      store_output<T, C::D>(p, item.head, rows, o, softmax, thread);
+      // Gates are asked for no earlier: D = 64 has no registers for them, and the other team works meanwhile.
+      Output<T, C::D> output(p, item.head, q_tile, rows, thread);
+      p.combined != nullptr ? output.store(o, softmax, std::true_type()) : output.store(o, softmax, std::false_type());
     }
   }
 };

@@ -8,6 +8,7 @@
 #include "cuda/sm90/fine_forward_prepare.h"
 #include "cuda/sm90/merge_lists.cuh"
 #include "cuda/sm90/tensor_map.h"
+#include "cuda/vectors.cuh"
 
 namespace vsa::cuda::sm90 {
 namespace {
@@ -65,7 +66,6 @@ void set_clean_copies(FineForwardArgs& a, MergeArgs& m, const FineForward& f, co
 }  // namespace
 
 const char* refuses(const FineForward& f, const Launch& on) {
-  const auto aligned = [](const void* x) { return reinterpret_cast<uintptr_t>(x) % 16 == 0; };
   if (on.capability != 90) return "the GPU is not of compute capability 9.0 (Hopper)";
 #if !defined(VSA_WITH_SM90A)
   return "this build has no code for sm_90a";
@@ -73,7 +73,7 @@ const char* refuses(const FineForward& f, const Launch& on) {
   if (f.dtype != DType::bfloat16 && f.dtype != DType::float16) return "the dtype is neither bfloat16 nor float16";
   if (f.D != 64 && f.D != 128) return "the head dim is neither 64 nor 128";
   if (!(f.scale > 0)) return "the scale is not more than 0";
-  if (!aligned(f.q) || !aligned(f.k) || !aligned(f.v) || !aligned(f.output)) {
+  if (!aligned_to_16({f.q, f.k, f.v, f.output, f.coarse, f.coarse_gate, f.fine_gate, f.combined})) {
     return "a tensor is not aligned to 16 bytes";
   }
   if (f.kv_grid.total_tiles() == 0) return "there are no key tiles";
@@ -113,6 +113,7 @@ FineForwardArgs prepare_fine_forward(const FineForward& f, const Grouping& group
   a.parts = grouping.parts;
   a.scale = static_cast<float>(static_cast<double>(f.scale) * 1.4426950408889634);
   a.output = f.output, a.lse = f.lse;
+  a.coarse = f.coarse, a.coarse_gate = f.coarse_gate, a.fine_gate = f.fine_gate, a.combined = f.combined;
   set_tensors(a, f);
   if (a.parts > 1) {
     const int64_t query_tiles = int64_t{2} * a.groups, numbers = (f.D / 2 + 4) * 128;
