@@ -1,7 +1,8 @@
 #include "core/error.h"
 #include "cuda/fine.h"
 
-// Coarse attention is fine attention with full lists over a plain sequence of pooled tiles, in fp32.
+// The backward of coarse attention is that of fine attention with full lists over a plain sequence of pooled tiles, in
+// fp32.
 namespace vsa::cuda {
 namespace {
 
@@ -13,10 +14,8 @@ TileLists full_lists(const TileGrid& rows, const TileGrid& columns) {
   return {nullptr, nullptr, rows.total_tiles(), columns.total_tiles(), 0};
 }
 
-// What FineForward and FineBackward have in common.
-template <typename Fine, typename Coarse>
-Fine fine(const Coarse& p) {
-  Fine f{};
+FineBackward fine(const CoarseBackward& p) {
+  FineBackward f{};
   f.dtype = DType::float32;
   f.B = p.B, f.H = p.H, f.Hkv = p.Hkv, f.D = p.D;
   f.q_grid = sequence(p.Nq), f.kv_grid = sequence(p.Nk);
@@ -29,13 +28,9 @@ Fine fine(const Coarse& p) {
 
 }  // namespace
 
-void launch(const CoarseForward& p, const Launch& launch) {
-  launch_fine_forward_f32(fine<FineForward>(p), launch);
-}
-
 void launch(const CoarseBackward& p, const Launch& launch) {
   if (p.B == 0 || p.Nq + p.Nk == 0) return;
-  FineBackward f = fine<FineBackward>(p);
+  FineBackward f = fine(p);
   f.transposed = full_lists(f.kv_grid, f.q_grid);
   f.doutput = p.doutput;
   f.delta = launch.scratch_of<float>(p.B * p.H * p.Nq);
