@@ -5,8 +5,9 @@
 #include "cuda/coarse_tensor.cuh"
 
 // Two kernels. The first goes through the keys for some queries: it makes the gradients of the scores, leaves them in
-// memory, and sums dq. The second goes through the queries for some keys and sums dk and dv; half of a block's warps has
-// dk, the other dv. Nothing is ever added up between blocks. Scores lie in memory; probabilities are made of them anew.
+// memory, and sums dq. The second goes through the queries for some keys and sums dk and dv; half of a block's warps
+// has dk, the other dv. Nothing is ever added up between blocks. Scores lie in memory; probabilities are made of them
+// anew.
 namespace vsa::cuda {
 namespace coarse {
 namespace {
@@ -53,8 +54,8 @@ __device__ __forceinline__ float dot(const float* x, const float* y, int column)
   return sum + __shfl_xor_sync(~0u, sum, 2);
 }
 
-// A block has the rows of a few warps; groups of warps have the same rows and share out the keys of every step. There is
-// room for one step's values and one step's keys: the next ones of either come while it is busy with the other.
+// A block has the rows of a few warps; groups of warps have the same rows and share out the keys of every step. There
+// is room for one step's values and one step's keys: the next ones of either come while it is busy with the other.
 template <int D, int kGroups>
 __global__ void __launch_bounds__(kThreads, 1) coarse_dq(const __grid_constant__ BackwardArgs p) {
   constexpr int kRowWarps = kThreads / 32 / kGroups, kRows = kWarpRows * kRowWarps, kGroupThreads = 32 * kRowWarps;
@@ -157,9 +158,9 @@ __global__ void __launch_bounds__(kThreads, 1) coarse_dq(const __grid_constant__
   write_rows<D>(p.dq + query_head + p.first_row * query_stride, query_stride, row, p.rows, sum, factor, false);
 }
 
-// A block has the keys of a few warps, and each warp's keys twice: for dv and for dk. Groups of warps have the same keys
-// and share out the queries of every step. The two matrices come transposed from memory, eight keys of a row at a time;
-// output gradients and queries through two stages of shared memory, a step ahead.
+// A block has the keys of a few warps, and each warp's keys twice: for dv and for dk. Groups of warps have the same
+// keys and share out the queries of every step. The two matrices come transposed from memory, eight keys of a row at a
+// time; output gradients and queries through two stages of shared memory, a step ahead.
 template <int D, int kGroups>
 __global__ void __launch_bounds__(kThreads, 1) coarse_dk_dv(const __grid_constant__ BackwardArgs p) {
   constexpr int kRowWarps = kThreads / 64 / kGroups, kRows = kWarpRows * kRowWarps, kPartThreads = 32 * kRowWarps;
@@ -168,6 +169,7 @@ __global__ void __launch_bounds__(kThreads, 1) coarse_dk_dv(const __grid_constan
   static_assert((kGroups - 1) * kThreads / kGroups * (D / 2) <= 4 * kOperand, "sums fit the stages");
   extern __shared__ float4 memory[];
   float* const stages = reinterpret_cast<float*>(memory);
+  float* const lse = stages + 4 * kOperand;  // two stages of them
 
   const int index = static_cast<int>(blockIdx.x) / p.blocks, key_head = p.first_head / p.group + index;
   const int Hkv = p.H / p.group, b = key_head / Hkv, kv = key_head - b * Hkv;
@@ -188,14 +190,18 @@ __global__ void __launch_bounds__(kThreads, 1) coarse_dk_dv(const __grid_constan
     float* const stage = stages + step % 2 * (2 * kOperand);
     copy_rows<D, kStepQueries, kThreads>(stage, p.doutput + at, query_stride, first, p.rows, threadIdx.x);
     copy_rows<D, kStepQueries, kThreads>(stage + kOperand, p.q + at, query_stride, first, p.rows, threadIdx.x);
+    if (threadIdx.x < kStepQueries) {
+      const int query = min(first + static_cast<int>(threadIdx.x), p.rows - 1);
+      ptx::cp_async_4(ptx::shared_address(lse + step % 2 * kStepQueries + threadIdx.x),
+                      p.lse + int64_t{head} * p.Nq + p.first_row + query);
+    }
     ptx::cp_async_commit();
   };
-  float next[kSteps][4], next_lse[kSteps][2];
+  float next[kSteps][4];
   const auto read = [&](int step) {
     const int of = step / chunks, first = (step - of * chunks) * kStepQueries + group * kQueries + 2 * lane.column;
     const Scores& from = keys ? p.dscores : p.scores;
     const float* const matrix = from.first + (first_head + of) * from.head_stride;
-    const float* const lse = p.lse + int64_t{p.first_head + first_head + of} * p.Nq + p.first_row;
 #pragma unroll
     for (int t = 0; t < kSteps; ++t) {
 #pragma unroll
@@ -203,7 +209,6 @@ __global__ void __launch_bounds__(kThreads, 1) coarse_dk_dv(const __grid_constan
         const int query = min(first + 8 * t + e, p.rows - 1);
         const float* const x = matrix + int64_t{query} * from.row_stride;
         next[t][e] = x[min(row + lane.row, p.Nk - 1)], next[t][2 + e] = x[min(row + lane.row + 8, p.Nk - 1)];
-        next_lse[t][e] = keys ? 0 : lse[query];
       }
     }
   };
@@ -218,19 +223,21 @@ __global__ void __launch_bounds__(kThreads, 1) coarse_dk_dv(const __grid_constan
     __syncthreads();  // this step's rows are here, and nobody reads those of the one before any more
     if (step + 1 < steps) load(step + 1);
     const int left = p.rows - step % chunks * kStepQueries - group * kQueries - 2 * lane.column;
+    const float* const my_lse = lse + step % 2 * kStepQueries + group * kQueries + 2 * lane.column;
     float x[kSteps][4];
 #pragma unroll
     for (int t = 0; t < kSteps; ++t) {
 #pragma unroll
       for (int e = 0; e < 4; ++e) {
-        const float given = next[t][e], value = keys ? given : expf(given - subtrahend(next_lse[t][e % 2]));
-        x[t][e] = 8 * t + e % 2 < left ? value : 0.0f;
+        const int query = 8 * t + e % 2;  // from the lane's first on
+        const float given = next[t][e], value = keys ? given : expf(given - subtrahend(my_lse[query]));
+        x[t][e] = query < left ? value : 0.0f;
       }
     }
     if (step + 1 < steps) read(step + 1);
-    multiply_rows<D>(sum, one, x,
-                     stages + (step % 2 * 2 + (keys ? 1 : 0)) * kOperand + group * kQueries * kPitch<D> +
-                         rows_place<D>(lane));
+    multiply_rows<D>(
+        sum, one, x,
+        stages + (step % 2 * 2 + (keys ? 1 : 0)) * kOperand + group * kQueries * kPitch<D> + rows_place<D>(lane));
   }
 
   if constexpr (kGroups > 1) {
@@ -263,7 +270,7 @@ void launch_dq(BackwardArgs args, const Launch& on) {
 
 template <int D, int kGroups>
 void launch_dk_dv(BackwardArgs args, const Launch& on) {
-  constexpr int kRows = kWarpRows * kThreads / 64 / kGroups, kShared = 4 * kStepQueries * kPitch<D> * 4;
+  constexpr int kRows = kWarpRows * kThreads / 64 / kGroups, kShared = (4 * kPitch<D> + 2) * kStepQueries * 4;
   args.blocks = (args.Nk + kRows - 1) / kRows;
   const int64_t blocks = int64_t{args.key_heads} * args.blocks;
   VSA_CHECK(blocks <= INT32_MAX, "too many key tiles for a launch");
@@ -323,8 +330,9 @@ void launch(const CoarseBackward& p, const Launch& on) {
     args.heads_each = static_cast<int32_t>(std::min(portion.heads, group));
     args.key_heads = static_cast<int32_t>(portion.heads) / args.heads_each;
     args.add = portion.first_head % group != 0 || portion.first_row != 0;
-    const auto launch =
-        p.D == 64 ? coarse::launch_for<64> : p.D == 96 ? coarse::launch_for<96> : coarse::launch_for<128>;
+    const auto launch = p.D == 64   ? coarse::launch_for<64>
+                        : p.D == 96 ? coarse::launch_for<96>
+                                    : coarse::launch_for<128>;
     launch(args, on);
   });
 }

@@ -135,7 +135,7 @@ __global__ void __launch_bounds__(kThreads, 1) coarse_forward(const __grid_const
     statistics.total[r] += __shfl_xor_sync(~0u, statistics.total[r], 2);
   }
 
-  __syncthreads();  // the stages are free
+  __syncthreads();             // the stages are free
   float* const sums = stages;  // of the groups but the first
   auto* const all_statistics = reinterpret_cast<float4*>(stages + (kGroups - 1) * kGroupThreads * (D / 2));
   if (group > 0) {
@@ -210,8 +210,9 @@ void launch(const CoarseForward& p, const Launch& on) {
     args.first_head = static_cast<int32_t>(portion.first_head);
     args.first_row = static_cast<int32_t>(portion.first_row), args.rows = static_cast<int32_t>(portion.rows);
     args.scores = scores;
-    const auto launch =
-        p.D == 64 ? coarse::launch_for<64> : p.D == 96 ? coarse::launch_for<96> : coarse::launch_for<128>;
+    const auto launch = p.D == 64   ? coarse::launch_for<64>
+                        : p.D == 96 ? coarse::launch_for<96>
+                                    : coarse::launch_for<128>;
     launch(args, portion.heads, on);
   };
   if (p.scores != nullptr) {

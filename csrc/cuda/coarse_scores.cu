@@ -1,6 +1,5 @@
-#include "cuda/coarse_scores.cuh"
-
 #include "cuda/check.h"
+#include "cuda/coarse_scores.cuh"
 #include "cuda/selection_scores.cuh"
 
 namespace vsa::cuda::coarse {

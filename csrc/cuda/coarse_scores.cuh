@@ -5,8 +5,8 @@
 
 #include "cuda/launch.h"
 
-// Scores of pooled queries with pooled keys pass through memory: kept ones (those of the selection), or made again, some
-// at a time, in scratch.
+// Scores of pooled queries with pooled keys pass through memory: kept ones (those of the selection), or made again,
+// some at a time, in scratch.
 namespace vsa::cuda::coarse {
 
 inline constexpr int64_t kScratchFloats = (128 << 20) / 4;  // of one matrix a score
@@ -28,8 +28,9 @@ inline int64_t padded_row(int64_t Nk) {
   return (Nk + 3) / 4 * 4;
 }
 
-// Whether blocks have 64 rows of a product or 32. Large ones read less, small ones share out a small problem more evenly.
-// The choice decides the order of sums, so it is made for a GPU of 132 SMs whatever there is, and for all portions.
+// Whether blocks have 64 rows of a product or 32. Large ones read less, small ones share out a small problem more
+// evenly. The choice decides the order of sums, so it is made for a GPU of 132 SMs whatever there is, and for all
+// portions.
 inline bool large_blocks(int64_t heads, int64_t rows) {
   const auto rounds = [&](int64_t block) { return (heads * ((rows + block - 1) / block) + 131) / 132; };
   return rounds(64) * 64 <= rounds(32) * 32;

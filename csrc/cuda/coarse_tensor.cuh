@@ -65,8 +65,8 @@ __device__ __forceinline__ void multiply_step(float (&large)[kCount][4], float (
   for (int n = 0; n < kCount; ++n) ptx::mma_m16n8k8_tf32(small[n], left.high, low[n][0], low[n][1]);
 }
 
-// sum = sum * factor + left . right: left has kSteps blocks side by side, right as many times eight rows of D columns in
-// shared memory, at the lane's row 2 c and column g. Factors of the lane's two rows.
+// sum = sum * factor + left . right: left has kSteps blocks side by side, right as many times eight rows of D columns
+// in shared memory, at the lane's row 2 c and column g. Factors of the lane's two rows.
 template <int D, int kSteps>
 __device__ __forceinline__ void multiply_rows(float (&sum)[D / 8][4], const float (&factor)[2],
                                               const float (&left)[kSteps][4], const float* right) {
