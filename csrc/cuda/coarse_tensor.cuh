@@ -65,30 +65,39 @@ __device__ __forceinline__ void multiply_step(float (&large)[kCount][4], float (
   for (int n = 0; n < kCount; ++n) ptx::mma_m16n8k8_tf32(small[n], left.high, low[n][0], low[n][1]);
 }
 
-// sum = sum * factor + left . right: left has kSteps blocks side by side, right as many times eight rows of D columns
-// in shared memory, at the lane's row 2 c and column g. Factors of the lane's two rows.
-template <int D, int kSteps>
-__device__ __forceinline__ void multiply_rows(float (&sum)[D / 8][4], const float (&factor)[2],
+// sum = sum * factor + left . right: left has kSteps blocks side by side, right as many times eight rows of shared
+// memory, `kPitch<D>` apart, at the lane's row 2 c and column g of the first of kColumns. Factors of the lane's two
+// rows. Two blocks of columns and two of rows at once: more would cost registers.
+template <int D, int kColumns, int kSteps>
+__device__ __forceinline__ void multiply_rows(float (&sum)[kColumns / 8][4], const float (&factor)[2],
                                               const float (&left)[kSteps][4], const float* right) {
-  static_assert(kSteps <= 4, "longer sums would lose bits");
-  constexpr int kCount = 4;  // blocks at once
+  constexpr int kCount = 2, kDepth = kSteps % 2 == 0 ? 2 : 1;
+  static_assert(kColumns % (8 * kCount) == 0, "pairs of blocks");
 #pragma unroll
-  for (int first = 0; first < D / 8; first += kCount) {
-    float large[kCount][4] = {}, small[kCount][4] = {};
+  for (int depth = 0; depth < kSteps; depth += kDepth) {
+    const LeftBlock blocks[2] = {LeftBlock(left[depth]), LeftBlock(left[depth + kDepth - 1])};
 #pragma unroll
-    for (int t = 0; t < kSteps; ++t) {
-      float x[kCount][2];
+    for (int first = 0; first < kColumns / 8; first += kCount) {
+      float large[kCount][4] = {}, small[kCount][4] = {};
+#pragma unroll
+      for (int t = 0; t < kDepth; ++t) {
+        float x[kCount][2];
+#pragma unroll
+        for (int n = 0; n < kCount; ++n) {
+          x[n][0] = right[8 * (depth + t) * kPitch<D> + 8 * (first + n)];
+          x[n][1] = right[(8 * (depth + t) + 1) * kPitch<D> + 8 * (first + n)];
+        }
+        multiply_step(large, small, blocks[t], x);
+      }
 #pragma unroll
       for (int n = 0; n < kCount; ++n) {
-        x[n][0] = right[8 * t * kPitch<D> + 8 * (first + n)];
-        x[n][1] = right[(8 * t + 1) * kPitch<D> + 8 * (first + n)];
+#pragma unroll
+        for (int e = 0; e < 4; ++e) {
+          float& to = sum[first + n][e];
+          const float x = large[n][e] + small[n][e];
+          to = depth == 0 ? fmaf(to, factor[e / 2], x) : to + x;
+        }
       }
-      multiply_step(large, small, LeftBlock(left[t]), x);
-    }
-#pragma unroll
-    for (int n = 0; n < kCount; ++n) {
-#pragma unroll
-      for (int e = 0; e < 4; ++e) sum[first + n][e] = fmaf(sum[first + n][e], factor[e / 2], large[n][e] + small[n][e]);
     }
   }
 }
@@ -140,32 +149,32 @@ __device__ __forceinline__ int columns_place(const Lane& lane) {
 template <int D, int kRows, int kThreads>
 __device__ __forceinline__ void copy_rows(float* to, const float* from, int64_t stride, int first, int count,
                                           int thread) {
-  constexpr int kVectors = D / 4;  // of 16 bytes
-  static_assert(kRows * kVectors % kThreads == 0, "every thread has as many vectors");
+  constexpr int kVectors = D / 4;   // of 16 bytes
   asm volatile("" : "+r"(thread));  // or the loops around keep all addresses in registers
 #pragma unroll
-  for (int i = 0; i < kRows * kVectors / kThreads; ++i) {
+  for (int i = 0; i < (kRows * kVectors + kThreads - 1) / kThreads; ++i) {
     const int unit = i * kThreads + thread, row = unit / kVectors, column = unit % kVectors * 4;
+    if (kRows * kVectors % kThreads != 0 && unit >= kRows * kVectors) break;
     const bool exists = first + row < count;
     ptx::cp_async_16(ptx::shared_address(to + row * kPitch<D> + column),
                      from + (exists ? first + row : 0) * stride + column, exists);
   }
 }
 
-// sum += the sums of the block's other groups of warps, in order, through shared memory that nobody uses any more; the
-// first group's is complete then. `factor` scales the own sum, `weight` tells that of another group's rows.
-template <int D>
-__device__ __forceinline__ void put_sum(float* to, const float (&sum)[D / 8][4], int thread, int threads) {
+// A sum goes through shared memory to the same thread of another group of warps, which adds it to its own: each times
+// factors of the lane's two rows.
+template <int kCount>
+__device__ __forceinline__ void put_sum(float* to, const float (&sum)[kCount][4], int thread, int threads) {
 #pragma unroll
-  for (int n = 0; n < D / 8; ++n) {
+  for (int n = 0; n < kCount; ++n) {
     reinterpret_cast<float4*>(to)[n * threads + thread] = make_float4(sum[n][0], sum[n][1], sum[n][2], sum[n][3]);
   }
 }
-template <int D>
-__device__ __forceinline__ void add_sum(float (&sum)[D / 8][4], const float (&own)[2], const float* from,
+template <int kCount>
+__device__ __forceinline__ void add_sum(float (&sum)[kCount][4], const float (&own)[2], const float* from,
                                         const float (&theirs)[2], int thread, int threads) {
 #pragma unroll
-  for (int n = 0; n < D / 8; ++n) {
+  for (int n = 0; n < kCount; ++n) {
     const float4 x = reinterpret_cast<const float4*>(from)[n * threads + thread];
     sum[n][0] = fmaf(sum[n][0], own[0], x.x * theirs[0]);
     sum[n][1] = fmaf(sum[n][1], own[0], x.y * theirs[0]);
@@ -176,9 +185,9 @@ __device__ __forceinline__ void add_sum(float (&sum)[D / 8][4], const float (&ow
 
 // Of a warp's rows g and g + 8 from `first` on: the sum times a factor, to rows `stride` floats apart; where `add`, to
 // what is there.
-template <int D>
+template <int kCount>
 __device__ __forceinline__ void write_rows(float* to, int64_t stride, int first, int count,
-                                           const float (&sum)[D / 8][4], const float (&factor)[2], bool add) {
+                                           const float (&sum)[kCount][4], const float (&factor)[2], bool add) {
   const Lane lane;
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
@@ -186,7 +195,7 @@ __device__ __forceinline__ void write_rows(float* to, int64_t stride, int first,
     if (row >= count) continue;
     auto* const at = reinterpret_cast<float2*>(to + row * stride + 2 * lane.column);
 #pragma unroll
-    for (int n = 0; n < D / 8; ++n) {
+    for (int n = 0; n < kCount; ++n) {
       float2 x = make_float2(sum[n][2 * r] * factor[r], sum[n][2 * r + 1] * factor[r]);
       if (add) {
         const float2 before = at[4 * n];
