@@ -121,6 +121,8 @@ export interface Native {
       q: Handle;
       k: Handle;
       v: Handle;
+      /** [B, H, Nq, Nk rounded up to a multiple of 4]: scale * dot(q, k), where they are there already. */
+      scores?: Handle | undefined;
       output: Handle;
       lse: Handle;
     },
@@ -133,6 +135,8 @@ export interface Native {
       q: Handle;
       k: Handle;
       v: Handle;
+      /** As in the forward. */
+      scores?: Handle | undefined;
       output: Handle;
       lse: Handle;
       doutput: Handle;
@@ -155,6 +159,8 @@ export interface Native {
       q: Handle;
       k: Handle;
       scores?: Handle | undefined;
+      /** Elements from a row of scores to the next: Nk, or Nk rounded up to a multiple of 4. */
+      scoreStride: number;
       offsets: Handle;
       indices: Handle;
     },

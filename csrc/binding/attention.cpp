@@ -66,6 +66,16 @@ Napi::Value pooling_backward(const Napi::CallbackInfo& info) {
   return a.launch(p);
 }
 
+// Scores of the coarse attention where they are there already: rows of a multiple of four.
+int64_t padded_row(int64_t Nk) {
+  return (Nk + 3) / 4 * 4;
+}
+
+template <class Coarse>
+const float* kept_scores(Args& a, const Coarse& p) {
+  return static_cast<const float*>(a.in_or_null("scores", p.B * p.H * p.Nq * padded_row(p.Nk) * 4));
+}
+
 Napi::Value coarse_forward(const Napi::CallbackInfo& info) {
   Args a(info);
   CoarseForward p{};
@@ -74,6 +84,7 @@ Napi::Value coarse_forward(const Napi::CallbackInfo& info) {
   p.scale = static_cast<float>(a.number("scale"));
   const int64_t q_count = p.B * p.Nq * p.H * p.D, kv_count = p.B * p.Nk * p.Hkv * p.D;
   p.q = a.in_f32("q", q_count), p.k = a.in_f32("k", kv_count), p.v = a.in_f32("v", kv_count);
+  p.scores = kept_scores(a, p);
   p.output = a.out_f32("output", q_count);
   p.lse = a.out_f32("lse", p.B * p.H * p.Nq);
   return a.launch(p);
@@ -87,6 +98,7 @@ Napi::Value coarse_backward(const Napi::CallbackInfo& info) {
   p.scale = static_cast<float>(a.number("scale"));
   const int64_t q_count = p.B * p.Nq * p.H * p.D, kv_count = p.B * p.Nk * p.Hkv * p.D;
   p.q = a.in_f32("q", q_count), p.k = a.in_f32("k", kv_count), p.v = a.in_f32("v", kv_count);
+  p.scores = kept_scores(a, p);
   p.output = a.in_f32("output", q_count), p.doutput = a.in_f32("doutput", q_count);
   p.lse = a.in_f32("lse", p.B * p.H * p.Nq);
   p.dq = a.out_f32("dq", q_count), p.dk = a.out_f32("dk", kv_count), p.dv = a.out_f32("dv", kv_count);
@@ -107,7 +119,9 @@ Napi::Value selection(const Napi::CallbackInfo& info) {
   VSA_CHECK(p.top_k >= 1 && p.top_k <= p.Nk - p.prefix_k, "K must lie in [1, N]");
   VSA_CHECK(!p.include_self || (p.Nq == p.Nk && p.prefix_q == p.prefix_k), "a tile's own index needs equal grids");
   p.q = a.in_f32("q", p.B * p.Nq * p.H * p.D), p.k = a.in_f32("k", p.B * p.Nk * p.Hkv * p.D);
-  p.scores = static_cast<float*>(a.out_or_null("scores", p.B * p.H * p.Nq * p.Nk * 4));
+  p.score_stride = a.integer("scoreStride");
+  VSA_CHECK(p.score_stride == p.Nk || p.score_stride == padded_row(p.Nk), "rows of scores have Nk, or a multiple of 4");
+  p.scores = static_cast<float*>(a.out_or_null("scores", p.B * p.H * p.Nq * p.score_stride * 4));
   const int64_t kept = p.prefix_q * p.Nk + (p.Nq - p.prefix_q) * (p.top_k + p.prefix_k);
   VSA_CHECK(p.B * p.H * kept <= INT32_MAX, "list entries must be counted in 32 bits");
   p.offsets = static_cast<int32_t*>(a.out("offsets", (p.B * p.H * p.Nq + 1) * 4));
@@ -252,22 +266,23 @@ void export_attention(Napi::Env env, Napi::Object exports) {
   operation<pooling_backward>(env, exports, "poolingBackward",
                               {"dtype", "B", "H", "D", "grid", "order", "doutput", "dx"});
   operation<coarse_forward>(env, exports, "coarseForward",
-                            {"B", "H", "Hkv", "D", "Nq", "Nk", "scale", "q", "k", "v", "output", "lse"});
-  operation<coarse_backward>(
-      env, exports, "coarseBackward",
-      {"B", "H", "Hkv", "D", "Nq", "Nk", "scale", "q", "k", "v", "output", "doutput", "lse", "dq", "dk", "dv"});
+                            {"B", "H", "Hkv", "D", "Nq", "Nk", "scale", "q", "k", "v", "scores", "output", "lse"});
+  operation<coarse_backward>(env, exports, "coarseBackward",
+                             {"B", "H", "Hkv", "D", "Nq", "Nk", "scale", "q", "k", "v", "scores", "output", "doutput",
+                              "lse", "dq", "dk", "dv"});
   operation<selection>(env, exports, "selection",
                        {"B", "H", "Hkv", "D", "Nq", "Nk", "prefixQ", "prefixK", "topK", "prefixMode", "includeSelf",
-                        "scale", "q", "k", "scores", "offsets", "indices"});
+                        "scale", "q", "k", "scoreStride", "scores", "offsets", "indices"});
   operation<transpose_lists>(
       env, exports, "transposeLists",
       {"B", "H", "lists.offsets", "lists.indices", "lists.count", "rows", "columns", "offsets", "indices"});
   operation<lists_to_bits>(env, exports, "listsToBits",
                            {"B", "H", "lists.offsets", "lists.indices", "lists.count", "rows", "columns", "bits"});
-  operation<fine_forward>(env, exports, "fineForward",
-                          {"dtype", "B", "H", "Hkv", "D", "qGrid", "kvGrid", "order", "scale", "lists.offsets",
-                           "lists.indices", "lists.count", "q", "k", "v", "output", "lse", "kernels", "coarse", "coarseGate",
-                           "fineGate", "combined"});
+  operation<fine_forward>(
+      env, exports, "fineForward",
+      {"dtype",         "B",           "H", "Hkv", "D", "qGrid",  "kvGrid", "order",   "scale",  "lists.offsets",
+       "lists.indices", "lists.count", "q", "k",   "v", "output", "lse",    "kernels", "coarse", "coarseGate",
+       "fineGate",      "combined"});
   operation<fine_backward>(env, exports, "fineBackward",
                            {"dtype",
                             "B",

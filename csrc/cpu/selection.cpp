@@ -56,7 +56,8 @@ void select_block(const Selection& p, int64_t b, int64_t h, int64_t begin, int64
 
   float* q_transposed = scratch.queries.floats(p.D * stride);
   float* block = scratch.transposed.floats(kBlock * stride);  // [key, query]
-  float* scores = p.scores != nullptr ? p.scores + ((b * p.H + h) * p.Nq + begin) * p.Nk
+  const int64_t score_stride = p.scores != nullptr ? p.score_stride : p.Nk;
+  float* scores = p.scores != nullptr ? p.scores + ((b * p.H + h) * p.Nq + begin) * score_stride
                                       : scratch.scores.floats(kBlock * p.Nk);  // [query, key]
   kernel.transpose(queries, p.D, q, p.H * p.D, q_transposed, stride, width);
   for (int64_t key = 0; key < p.Nk; key += kBlock) {
@@ -75,7 +76,7 @@ void select_block(const Selection& p, int64_t b, int64_t h, int64_t begin, int64
     for (int64_t j = 0; j < keys; ++j) {
       for (int64_t i = 0; i < width; ++i) block[j * stride + i] *= p.scale;
     }
-    kernel.transpose(keys, queries, block, stride, scores + key, p.Nk, keys);
+    kernel.transpose(keys, queries, block, stride, scores + key, score_stride, keys);
   }
 
   int32_t* ranks = reinterpret_cast<int32_t*>(scratch.ranks.floats(p.Nk));
@@ -84,7 +85,7 @@ void select_block(const Selection& p, int64_t b, int64_t h, int64_t begin, int64
     const int64_t offset = (b * p.H + h) * head_length + prefixes * p.Nk + videos * kept;
     int32_t* list = p.indices + offset;
     p.offsets[(b * p.H + h) * p.Nq + i] = static_cast<int32_t>(offset);
-    const float* row = scores + (i - begin) * p.Nk;
+    const float* row = scores + (i - begin) * score_stride;
     const int64_t forced = p.include_self ? i : -1;
     if (i < p.prefix_q) {
       for (int64_t j = 0; j < p.Nk; ++j) list[j] = static_cast<int32_t>(j);

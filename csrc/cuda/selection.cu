@@ -25,7 +25,7 @@ struct Args {
   int first_item;     // block of query tiles, of all heads, with which this launch begins
   int items;          // of this launch
   float* scores;      // scratch: [items * kRows][score_stride], or null: p.scores takes them
-  int score_stride;   // Nk, in scratch a multiple of 4
+  int score_stride;   // of p.scores, in scratch a multiple of 4
   bool wide_scores;   // rows of scores allow 16-byte accesses
   uint32_t* ranks;    // scratch for ranks that shared memory cannot hold: [rows of this launch][128 * rank_quads]
   int rank_quads;     // of a lane
@@ -169,7 +169,7 @@ void launch_as(const Selection& p, const Launch& on) {
   a.column_blocks = static_cast<int>((p.Nk + S::kColumns - 1) / S::kColumns);
   const bool exempt = p.prefix_mode == PrefixMode::exempt;
   a.guess = guess_for(exempt ? p.top_k : p.top_k + p.prefix_k, exempt ? p.Nk - p.prefix_k : p.Nk);
-  a.score_stride = static_cast<int>(p.scores != nullptr ? p.Nk : (p.Nk + 3) / 4 * 4);
+  a.score_stride = static_cast<int>(p.scores != nullptr ? p.score_stride : (p.Nk + 3) / 4 * 4);
   a.wide_scores = a.score_stride % 4 == 0 && (reinterpret_cast<uintptr_t>(p.scores) & 15) == 0;
   a.rank_quads = static_cast<int>((p.Nk + 127) / 128);
 

@@ -12,8 +12,11 @@ struct CoarseForward {
   const float* q;  // [B, Nq, H, D]
   const float* k;  // [B, Nk, Hkv, D]
   const float* v;  // [B, Nk, Hkv, D]
-  float* output;   // [B, Nq, H, D]
-  float* lse;      // [B, H, Nq], natural log
+  // The scores scale * dot(q, k) where they are there already, [B, H, Nq, Nk rounded up to a multiple of 4]; or null:
+  // then they are made. Backends may pass them over.
+  const float* scores;
+  float* output;  // [B, Nq, H, D]
+  float* lse;     // [B, H, Nq], natural log
 };
 
 // Ordinary attention backward; the softmax is recomputed from lse. dk, dv are summed over the head group.
@@ -24,6 +27,7 @@ struct CoarseBackward {
   const float* q;        // [B, Nq, H, D]
   const float* k;        // [B, Nk, Hkv, D]
   const float* v;        // [B, Nk, Hkv, D]
+  const float* scores;   // as in the forward
   const float* output;   // [B, Nq, H, D]
   const float* lse;      // [B, H, Nq]
   const float* doutput;  // [B, Nq, H, D]

@@ -19,11 +19,12 @@ struct Selection {
   PrefixMode prefix_mode;
   bool include_self;  // query tile i always keeps key tile i, which counts in K (needs equal grids)
   float scale;
-  const float* q;    // [B, Nq, H, D], pooled
-  const float* k;    // [B, Nk, Hkv, D], pooled
-  float* scores;     // [B, H, Nq, Nk], the very scores that were ranked; or null
-  int32_t* offsets;  // [B * H * Nq + 1]
-  int32_t* indices;  // [offsets[B * H * Nq]]
+  const float* q;        // [B, Nq, H, D], pooled
+  const float* k;        // [B, Nk, Hkv, D], pooled
+  float* scores;         // [B, H, Nq, Nk], the very scores that were ranked; or null
+  int64_t score_stride;  // floats from a row of scores to the next: Nk, or Nk rounded up to a multiple of 4
+  int32_t* offsets;      // [B * H * Nq + 1]
+  int32_t* indices;      // [offsets[B * H * Nq]]
 };
 
 }  // namespace vsa

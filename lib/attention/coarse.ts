@@ -1,6 +1,7 @@
 /** Coarse attention: ordinary softmax attention over tiles, on pooled tensors. */
 
 import { native } from '../binding.js';
+import type { Device } from '../device/device.js';
 import { tidy } from '../tensor/scope.js';
 import { emptyTensor, handleOf, share, type Tensor } from '../tensor/tensor.js';
 import { checkOptions } from '../validate.js';
@@ -19,7 +20,8 @@ export interface CoarseOptions extends BackendOption {
   scale?: number;
 }
 
-interface CoarseCall {
+/** @internal */
+export interface CoarseCall {
   dims: AttentionDims;
   Nq: number;
   Nk: number;
@@ -35,11 +37,54 @@ class CoarseSaved extends Saved {
     readonly output: Tensor,
     /** float32 `[B, H, Nq]`: log of the sum of exponentials, natural. */
     readonly lse: Tensor,
+    /** @internal Kept for the backward, where they were there. */
+    readonly scores: Tensor | undefined,
     /** @internal */
     readonly call: CoarseCall,
   ) {
-    super([q, k, v, output, lse]);
+    super([q, k, v, output, lse, scores]);
   }
+}
+
+/** @internal Of scores that a selection leaves for the coarse attention. Beyond, both make their own. */
+export const KEPT_SCORES_BYTES = 512 * 2 ** 20;
+/** Of those that the backward finds again: they live as long as the saved state does. Beyond, it makes its own. */
+const SAVED_SCORES_BYTES = 128 * 2 ** 20;
+
+/** @internal The row length of such scores; undefined where they would be too many, or of no use. */
+export function keptScoreStride({ dims, Nq, Nk }: CoarseCall, device: Pick<Device, 'type'>): number | undefined {
+  const stride = Math.ceil(Nk / 4) * 4;
+  const fits = dims.B * dims.H * Nq * stride * 4 <= KEPT_SCORES_BYTES;
+  return device.type === 'cuda' && fits ? stride : undefined; // the CPU goes through its scores once, in its caches
+}
+
+/** @internal Coarse attention of checked tensors. `scores` of the selection, in rows of a multiple of four, or none. */
+export function attendToTiles(
+  { q, k, v, scores }: { q: Tensor; k: Tensor; v: Tensor; scores?: Tensor | undefined },
+  call: CoarseCall,
+): { output: Tensor; saved: CoarseSaved } {
+  const { dims, Nq, Nk, scale } = call;
+  return tidy(() => {
+    const output = emptyTensor(q.shape, 'float32', q.device);
+    const lse = emptyTensor([dims.B, dims.H, Nq], 'float32', q.device);
+    native().coarseForward({
+      B: dims.B,
+      H: dims.H,
+      Hkv: dims.Hkv,
+      D: dims.D,
+      Nq,
+      Nk,
+      scale,
+      q: handleOf(q, 'q'),
+      k: handleOf(k, 'k'),
+      v: handleOf(v, 'v'),
+      scores: scores === undefined ? undefined : handleOf(scores, 'scores'),
+      output: handleOf(output, 'output'),
+      lse: handleOf(lse, 'lse'),
+    });
+    const kept = scores !== undefined && scores.byteLength <= SAVED_SCORES_BYTES ? share(scores) : undefined;
+    return { output, saved: new CoarseSaved(share(q), share(k), share(v), share(output), lse, kept, call) };
+  });
 }
 
 const POOLED = { q: '[B, Nq, H, D]', kv: '[B, Nk, Hkv, D]' } as const;
@@ -58,26 +103,7 @@ export const coarseAttention = {
     const { q, k, v, dims, device } = checkQkv(options, { q: null, kv: null }, POOLED, ['float32']);
     const scale = checkScale(options.scale, dims.D);
     chooseBackend(device, options.backend, 'coarseAttention');
-    const call: CoarseCall = { dims, Nq: q.shape[1]!, Nk: k.shape[1]!, scale };
-    return tidy(() => {
-      const output = emptyTensor(q.shape, 'float32', device);
-      const lse = emptyTensor([dims.B, dims.H, call.Nq], 'float32', device);
-      native().coarseForward({
-        B: dims.B,
-        H: dims.H,
-        Hkv: dims.Hkv,
-        D: dims.D,
-        Nq: call.Nq,
-        Nk: call.Nk,
-        scale,
-        q: handleOf(q, 'q'),
-        k: handleOf(k, 'k'),
-        v: handleOf(v, 'v'),
-        output: handleOf(output, 'output'),
-        lse: handleOf(lse, 'lse'),
-      });
-      return { output, saved: new CoarseSaved(share(q), share(k), share(v), share(output), lse, call) };
-    });
+    return attendToTiles({ q, k, v }, { dims, Nq: q.shape[1]!, Nk: k.shape[1]!, scale });
   },
 
   /**
@@ -85,7 +111,7 @@ export const coarseAttention = {
    * @returns q `[B, Nq, H, D]`; k, v `[B, Nk, Hkv, D]`, summed over the head group.
    */
   backward(saved: CoarseSaved, grads: { output: Tensor }): { q: Tensor; k: Tensor; v: Tensor } {
-    const { q, k, v, output, lse, call } = checkSaved('coarseAttention', saved, CoarseSaved);
+    const { q, k, v, output, lse, scores, call } = checkSaved('coarseAttention', saved, CoarseSaved);
     const doutput = checkGradient(grads, output);
     return tidy(() => {
       const dq = emptyTensor(q.shape, 'float32', q.device);
@@ -102,6 +128,7 @@ export const coarseAttention = {
         q: handleOf(q, 'saved'),
         k: handleOf(k, 'saved'),
         v: handleOf(v, 'saved'),
+        scores: scores === undefined ? undefined : handleOf(scores, 'saved'),
         output: handleOf(output, 'saved'),
         lse: handleOf(lse, 'saved'),
         doutput: handleOf(doutput, 'grads.output'),

@@ -71,6 +71,66 @@ export function checkRule(
 
 const OPTIONS = ['q', 'k', 'grid', 'keyGrid', 'topK', 'prefix', 'includeSelf', 'scale', 'returnScores', 'backend'];
 
+/** @internal Arguments of a selection, checked. */
+export interface CheckedSelection {
+  q: Tensor;
+  k: Tensor;
+  grid: TileGrid;
+  keyGrid: TileGrid;
+  rule: Required<SelectionRule>;
+  scale: number;
+}
+
+/**
+ * @internal
+ * @param scoreStride If the scores are wanted: their row length, Nk or Nk rounded up to a multiple of 4.
+ */
+export function selectTiles(
+  { q, k, grid, keyGrid, rule, scale }: CheckedSelection,
+  scoreStride?: number,
+): { lists: TileLists; scores?: Tensor } {
+  const [B, Nq, H, D] = q.shape as [number, number, number, number];
+  const [Nk, Hkv] = k.shape.slice(1) as [number, number];
+  const [prefixQ, prefixK] = [grid.prefixTileCount, keyGrid.prefixTileCount];
+  const entries = B * H * (prefixQ * Nk + grid.tileCount * (rule.topK + prefixK));
+  if (entries >= 2 ** 31 || B * H * Nq >= 2 ** 31 - 1) {
+    throw new VsaRangeError({
+      code: 'ERR_TOP_K',
+      argument: 'topK',
+      got: `${String(rule.topK)}: lists of ${String(entries)} entries in all`,
+      wanted: 'fewer than 2^31: a smaller K, or fewer batches at once',
+    });
+  }
+  const { device } = q;
+  return tidy(() => {
+    const offsets = emptyTensor([B * H * Nq + 1], 'int32', device);
+    const indices = emptyTensor([entries], 'int32', device);
+    const scores = scoreStride === undefined ? undefined : emptyTensor([B, H, Nq, scoreStride], 'float32', device);
+    native().selection({
+      B,
+      H,
+      Hkv,
+      D,
+      Nq,
+      Nk,
+      prefixQ,
+      prefixK,
+      scale,
+      topK: rule.topK,
+      prefixMode: rule.prefix === 'exempt' ? 0 : 1,
+      includeSelf: rule.includeSelf,
+      q: handleOf(q, 'q'),
+      k: handleOf(k, 'k'),
+      scoreStride: scoreStride ?? Nk,
+      scores: scores === undefined ? undefined : handleOf(scores, 'scores'),
+      offsets: handleOf(offsets, 'offsets'),
+      indices: handleOf(indices, 'indices'),
+    });
+    const lists = new TileLists({ batch: B, heads: H, queryTiles: Nq, keyTiles: Nk }, { offsets, indices }, device);
+    return scores === undefined ? { lists } : { lists, scores };
+  });
+}
+
 /**
  * Ranks `scale * dot(q_i, k_j)` in float32. Ties go to the lowest index, -0 equals +0, NaN ranks below -inf. The
  * lists are ascending. Indices are constants: there is no gradient. Source: VSA (arXiv 2505.13389), tile selection.
@@ -98,41 +158,6 @@ export const tileSelection = {
     const returnScores = checkBoolean('returnScores', options.returnScores ?? false);
     const scale = checkScale(options.scale, D);
     chooseBackend(device, options.backend, 'tileSelection');
-    const [prefixQ, prefixK] = [grid.prefixTileCount, keyGrid.prefixTileCount];
-    const entries = B * H * (prefixQ * Nk + grid.tileCount * (rule.topK + prefixK));
-    if (entries >= 2 ** 31 || B * H * Nq >= 2 ** 31 - 1) {
-      throw new VsaRangeError({
-        code: 'ERR_TOP_K',
-        argument: 'topK',
-        got: `${String(rule.topK)}: lists of ${String(entries)} entries in all`,
-        wanted: 'fewer than 2^31: a smaller K, or fewer batches at once',
-      });
-    }
-    return tidy(() => {
-      const offsets = emptyTensor([B * H * Nq + 1], 'int32', device);
-      const indices = emptyTensor([entries], 'int32', device);
-      const scores = returnScores ? emptyTensor([B, H, Nq, Nk], 'float32', device) : undefined;
-      native().selection({
-        B,
-        H,
-        Hkv,
-        D,
-        Nq,
-        Nk,
-        prefixQ,
-        prefixK,
-        scale,
-        topK: rule.topK,
-        prefixMode: rule.prefix === 'exempt' ? 0 : 1,
-        includeSelf: rule.includeSelf,
-        q: handleOf(q, 'q'),
-        k: handleOf(k, 'k'),
-        scores: scores === undefined ? undefined : handleOf(scores, 'scores'),
-        offsets: handleOf(offsets, 'offsets'),
-        indices: handleOf(indices, 'indices'),
-      });
-      const lists = new TileLists({ batch: B, heads: H, queryTiles: Nq, keyTiles: Nk }, { offsets, indices }, device);
-      return scores === undefined ? { lists } : { lists, scores };
-    });
+    return selectTiles({ q, k, grid, keyGrid, rule, scale }, returnScores ? Nk : undefined);
   },
 };

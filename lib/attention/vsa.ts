@@ -16,14 +16,14 @@ import {
   checkScale,
   checkTensor,
 } from './checks.js';
-import { coarseAttention } from './coarse.js';
+import { attendToTiles, coarseAttention, type CoarseCall, keptScoreStride } from './coarse.js';
 import { checkGate, combineBackward, type CombinationGates } from './combination.js';
 import { checkLists, type FineCall, fineBackward, fineForward, TOKENS } from './fine.js';
 import type { Order, TileGrid } from './grid.js';
 import type { TileLists } from './lists.js';
 import { poolTogether } from './pooling.js';
 import { Saved } from './saved.js';
-import { checkRule, type SelectionRule, tileSelection } from './selection.js';
+import { checkRule, type SelectionRule, selectTiles } from './selection.js';
 
 export interface VideoSparseAttentionOptions extends Partial<SelectionRule>, BackendOption {
   /** `[B, rows, H, D]` float32, bfloat16 or float16; rows = `grid.rows(order)`. Padding rows may hold any bits. */
@@ -219,22 +219,16 @@ export const videoSparseAttention = {
     return tidy(() => {
       const tokens = coarse === undefined ? { q, k } : { q, k, v };
       const pooled = ready ?? (needsPooled ? poolTogether(tokens, call) : undefined);
-      const lists =
+      const tiles: CoarseCall = { dims, Nq: grid.totalTileCount, Nk: keyGrid.totalTileCount, scale };
+      const stride = coarse === undefined ? undefined : keptScoreStride(tiles, device);
+      const { lists, scores } =
         rule === undefined || pooled === undefined
-          ? given!.share()
-          : tileSelection.forward({
-              q: pooled.q,
-              k: pooled.k,
-              topK: rule.topK,
-              prefix: rule.prefix,
-              includeSelf: rule.includeSelf,
-              grid,
-              keyGrid,
-              scale,
-            }).lists;
+          ? { lists: given!.share() }
+          : selectTiles({ q: pooled.q, k: pooled.k, grid, keyGrid, rule, scale }, stride);
+
       let branch: CoarseBranch | undefined;
       if (coarse !== undefined && pooled !== undefined) {
-        const attended = coarseAttention.forward({ q: pooled.q, k: pooled.k, v: pooled.v!, scale });
+        const attended = attendToTiles({ q: pooled.q, k: pooled.k, v: pooled.v!, scores }, tiles);
         const gate = coarse.gate === undefined ? undefined : share(coarse.gate);
         branch = { coarse: attended.saved, output: attended.output, gate, given: ready !== undefined };
       }
