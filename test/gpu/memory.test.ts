@@ -2,7 +2,7 @@
 
 import { memory, OutOfMemoryError, Tensor, tidy, TileGrid, videoSparseAttention } from '../../lib/index.js';
 import { leaveNothingBehind } from '../tensor/support.js';
-import { describeGpu, gpu, onGpu } from './support.js';
+import { describeGpu, gpu, onGpu, runOnGpu } from './support.js';
 
 describeGpu('memory', () => {
   leaveNothingBehind();
@@ -19,6 +19,59 @@ describeGpu('memory', () => {
     }
     // Kept for the next tensors, and free for them.
     expect(gpu.memory().heldBytes).toBeGreaterThanOrEqual(2 ** 28);
+  });
+
+  test('what is disposed is free, and the next tensor of its size has its memory', async () => {
+    await gpu.synchronize();
+    // No other suite has tensors of these sizes.
+    const [count, bytes] = [3 * 2 ** 24 + 128, 4 * (3 * 2 ** 24 + 128)];
+    const first = Tensor.zeros([count], onGpu);
+    const { ptr } = first.pointer;
+    const held = gpu.memory().heldBytes;
+    first.dispose();
+    const { freeBytes, heldBytes, totalBytes } = gpu.memory();
+    expect(heldBytes).toBe(held); // kept, and not in use
+    {
+      using second = Tensor.full([count], 2, onGpu);
+      using other = Tensor.full([count + 64], 3, onGpu);
+      expect(second.pointer.ptr).toBe(ptr);
+      expect(other.pointer.ptr).not.toBe(ptr);
+      const during = gpu.memory();
+      expect(during.freeBytes).toBeLessThanOrEqual(totalBytes - 2 * bytes);
+      expect((await second.data())[count - 1]).toBe(2);
+      expect((await other.data())[count]).toBe(3);
+    }
+    expect(freeBytes).toBeGreaterThanOrEqual(bytes);
+  });
+
+  test('memory that is handed out again while the operations of its last tensor are still queued', async () => {
+    const count = 2 ** 22 + 96;
+    const copies = Array.from({ length: 8 }, (_, i) => {
+      using x = Tensor.full([count], i, onGpu);
+      return x.clone(); // runs after x is disposed, and before the next x is filled
+    });
+    for (const [i, copy] of copies.entries()) {
+      const values = await copy.data();
+      expect([values[0], values[count >> 1], values[count - 1]]).toEqual([i, i, i]);
+      copy.dispose();
+    }
+  });
+
+  test('VSA_DEBUG_MEMORY: nothing is kept for the next tensors but by CUDA', async () => {
+    const program = `
+      const sizes = [1, 2, 3].map((i) => (i << 20) + 64);
+      const values = [];
+      for (const size of [...sizes, ...sizes]) {
+        vsa.Tensor.full([size], size).dispose();
+        const y = vsa.Tensor.full([size], 7);
+        values.push((await y.data())[size - 1]);
+        y.dispose();
+      }
+      const { heldBytes, freeBytes, totalBytes } = gpu.memory();
+      report({ values, living: vsa.memory().numTensors, plausible: heldBytes >= 0 && freeBytes <= totalBytes });`;
+    const wanted = { values: [7, 7, 7, 7, 7, 7], living: 0, plausible: true };
+    expect(await runOnGpu(program)).toEqual(wanted);
+    expect(await runOnGpu(program, { env: { VSA_DEBUG_MEMORY: '1' } })).toEqual(wanted);
   });
 
   test.each([

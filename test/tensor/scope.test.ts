@@ -64,6 +64,26 @@ describe('tidy', () => {
     tensors.forEach((tensor) => tensor.dispose());
   });
 
+  test('keeps what lies deep, and ends where a result holds itself there', () => {
+    type Nest = unknown[];
+    const nest = (depth: number): { outermost: Nest; innermost: Nest } => {
+      const innermost: Nest = [];
+      let outermost = innermost;
+      for (let i = 0; i < depth; i++) outermost = [outermost, outermost];
+      return { outermost, innermost };
+    };
+    const deep = tidy(() => {
+      one(-1);
+      const { outermost, innermost } = nest(12);
+      innermost.push(one(3), outermost, innermost);
+      return { outermost, innermost };
+    });
+    expect(living()).toBe(1);
+    const [tensor] = deep.innermost as [Tensor];
+    expect(tensor.item()).toBe(3);
+    tensor.dispose();
+  });
+
   test('keeps lists and saved state, and all that they own', () => {
     const grid = new TileGrid({ tokens: [4, 4, 8] });
     const { saved, lists } = tidy(() => {

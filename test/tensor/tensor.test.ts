@@ -210,6 +210,19 @@ describe('disposal', () => {
     expect(x.shape).toEqual([10]);
   });
 
+  test('what its memory was known by serves the next tensors, and the disposed one stays disposed', async () => {
+    const first = fresh.full([3], 1);
+    first.dispose();
+    using second = fresh.full([3], 2);
+    using third = second.reshape([3, 1]);
+    expect(() => first.cast('int32')).toThrow('a disposed tensor');
+    first.dispose();
+    expect([...(await second.data()), ...(await third.data())]).toEqual([2, 2, 2, 2, 2, 2]);
+    second.dispose();
+    using fourth = fresh.full([3], 4);
+    expect([...(await third.data()), ...(await fourth.data())]).toEqual([2, 2, 2, 4, 4, 4]);
+  });
+
   test('using disposes at the end of the block, also when it throws', () => {
     let outer: Tensor | undefined;
     expect(() => {
