@@ -44,6 +44,12 @@ int64_t most_parts(const FineBackward& p, int64_t workers) {
   return longest > kShortestPart + kShortestPart / 4 && parts >= 2 ? parts : 0;
 }
 
+// Whether dK and dV go by pairs of key tiles: lists are full, hence equal, and blocks have enough to do without parts.
+bool pairs_key_tiles(const FineBackward& p, int64_t blocks) {
+  const int64_t pairs = (p.kv_grid.total_tiles() + kTeams - 1) / kTeams;
+  return p.lists.offsets == nullptr && p.B * p.Hkv * pairs >= 8 * blocks;
+}
+
 Args make_args(const FineBackward& p, const Launch& launch) {
   Args args = {};
   args.B = static_cast<int32_t>(p.B), args.H = static_cast<int32_t>(p.H), args.Hkv = static_cast<int32_t>(p.Hkv);
@@ -60,8 +66,10 @@ Args make_args(const FineBackward& p, const Launch& launch) {
   args.statistics = launch.scratch_of<float>(heads * q_tiles * 2 * kTileVolume);
   args.q_sources = sources_memory(p.q_grid, p.order, launch);
   args.kv_sources = sources_memory(p.kv_grid, p.order, launch);
-  const int64_t teams = kTeams * launch.sm_count;
-  args.dkdv = plan_memory(1, kv_tiles, p.B * p.Hkv, teams, most_parts(p, teams), p.D, launch);
+  const int64_t blocks = launch.sm_count, teams = kTeams * blocks;
+  args.dkdv = pairs_key_tiles(p, blocks)
+                  ? plan_memory(kTeams, kv_tiles, p.B * p.Hkv, blocks, 0, p.D, launch)
+                  : plan_memory(1, kv_tiles, p.B * p.Hkv, teams, most_parts(p, teams), p.D, launch);
   args.dq_plan = plan_memory(kQueryTiles, q_tiles, heads, launch.sm_count, 0, p.D, launch);
   if (p.lists.offsets != nullptr) {
     args.dq_plan.merged = launch.scratch_of<int32_t>(std::max<int64_t>(p.lists.count, 1));

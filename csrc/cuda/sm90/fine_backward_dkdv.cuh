@@ -7,71 +7,88 @@
 
 namespace vsa::cuda::sm90::fine_backward {
 
-template <int D, int kSlots, bool kResident>
+// A stream of slots and who reads it: a team's own consumer, or both consumers of the block.
+template <int D, int kSlots, bool kResident, int kConsumers>
 struct TeamShared {
-  Ring<D, kSlots> ring;
-  Resident<D> resident[kResident ? 1 : 0];
+  Ring<D, kSlots, kConsumers> ring;
+  Resident<D> resident[kResident ? kConsumers : 0];
 };
-template <int D, int kSlots, bool kResident>
+template <int D, int kSlots, bool kResident, bool kPairs>
 struct DkdvShared {
-  TeamShared<D, kSlots, kResident> team[kTeams];
+  TeamShared<D, kSlots, kResident, kPairs ? kTeams : 1> team[kPairs ? 1 : kTeams];
 };
 
 // dK and dV of a key tile by one warpgroup, all four products:
 //   S^T = K Q^T, P^T = exp2(S^T scale_log2 - lse), dP^T = V dO^T, dS^T = P^T (dP^T - delta),
 //   dV += P^T dO, dK += dS^T Q.
 // Two teams share an SM, each with items of its own, so that one multiplies while the other takes exponentials, begins
-// an item or ends one. kResident: K and V stay in shared memory, for want of registers (D = 128), and a tile is
-// finished before the next one begins. Else they are A operands in registers, and a tile's last two products are issued
-// behind the next tile's first two.
-template <typename T, int D, int kSlots, bool kResident>
+// an item or ends one. kPairs, where lists are full: one stream for both, which have neighbouring key tiles, so that a
+// query tile is copied once for two.
+//
+// kResident: K and V stay in shared memory, but for some of K, for want of registers (D = 128), and a tile is finished
+// before the next one begins. Else they are A operands in registers, and a tile's last two products are issued behind
+// the next tile's first two.
+template <typename T, int D, int kSlots, bool kResident, bool kPairs>
 __global__ void __launch_bounds__((kTeams + 1) * kWarpgroup, 1)
     fine_backward_dkdv(const __grid_constant__ Maps maps, const __grid_constant__ Args p) {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)  // other architectures of the build get an empty kernel
-  using Shared = DkdvShared<D, kSlots, kResident>;
-  using Feed = Stream<D, 1, false, kResident>;
+  using Shared = DkdvShared<D, kSlots, kResident, kPairs>;
+  using Feed = Stream<D, kPairs ? kTeams : 1, false, kResident>;
   extern __shared__ __align__(1024) unsigned char memory[];
   const int warpgroup = __shfl_sync(~0u, threadIdx.x / kWarpgroup, 0);
   Shared& all = *reinterpret_cast<Shared*>(memory);
-  ptx::dependent_launch();  // dQ needs nothing of this kernel: its blocks may come as these leave
 
   if (threadIdx.x == 0) {
-    for (auto& team : all.team) team.ring.init(4);
+    for (auto& team : all.team) team.ring.init();
     ::cuda::ptx::fence_mbarrier_init(::cuda::ptx::sem_release, ::cuda::ptx::scope_cluster);
   }
   __syncthreads();
+  ptx::dependent_launch_wait();  // for the pre-pass
+  ptx::dependent_launch();       // dQ needs nothing of this kernel: its blocks may come as these leave
 
   if (warpgroup == 0) {
     ptx::registers_decrease<40>();
-    if (threadIdx.x < 32 * kTeams) {
-      auto& team = all.team[threadIdx.x / 32];
-      produce<Feed>(team.ring, team.resident, maps, p);
+    const int number = __shfl_sync(~0u, threadIdx.x / 32, 0);
+    if (number < (kPairs ? 1 : kTeams)) {
+      auto& team = all.team[number];
+      produce<Feed>(team.ring, 1 + number * kSlots, team.resident, maps, p);
     }
     return;
   }
   ptx::registers_increase<232>();
-  auto& shared = all.team[warpgroup - 1];
-  Reader<D, kSlots> reader(shared.ring, 0);
+  const int consumer = kPairs ? warpgroup - 1 : 0, number = kPairs ? 0 : warpgroup - 1;
+  auto& shared = all.team[number];
+  Reader reader(shared.ring, consumer, 1 + number * kSlots);
   const int lane = threadIdx.x % 32;
   uint32_t resident_parity = 0;
+  // Columns of K in registers. D = 128: as many as there is room for. Each 16 of them spare shared memory 2 KB a tile,
+  // and with all of K and V there it would have to deliver as many bytes as it can.
+  constexpr int kHeld = kResident ? 48 : D;
 
   while (true) {
-    uint32_t k[kResident ? 4 : D / 4], v[kResident ? 4 : D / 4];
-    const int stationary = reader.next();
-    const int steps = reader.steps(stationary);
-    if (steps == kStop) break;
-    reader.keep(stationary);
+    uint32_t k[kHeld / 4], v[kResident ? 4 : D / 4];
     uint32_t own[2];  // shared memory of K and V
+    int steps;
     if constexpr (kResident) {
       ptx::mbarrier_wait(&shared.ring.resident_full, resident_parity);
       resident_parity ^= 1;
+      steps = reader.read(shared.ring.resident_info.steps);
+      if (steps == kStop) break;
+      reader.keep(shared.ring.resident_info);
 #pragma unroll
-      for (int i = 0; i < 2; ++i) own[i] = ptx::shared_address(shared.resident[0].tiles[i]);
+      for (int i = 0; i < 2; ++i) own[i] = ptx::shared_address(shared.resident[consumer].tiles[i]);
+      load_fragments<kHeld>(k, own[0]);
     } else {
+      if (kPairs && consumer == 1) reader.release(reader.next());  // the other's
+      const int stationary = reader.next();
+      steps = reader.steps(stationary);
+      if (steps == kStop) break;
+      reader.keep(shared.ring.info[stationary]);
       load_fragments<D>(k, reader.tile(stationary, 0));
       load_fragments<D>(v, reader.tile(stationary, 1));
+      reader.release(stationary);
+      if (kPairs && consumer == 0) reader.release(reader.next());
     }
-    reader.release(stationary);
 
     float dk[D / 2], dv[D / 2], s[32], dp[32];
     uint32_t probabilities[16], ds[16];
@@ -80,7 +97,7 @@ __global__ void __launch_bounds__((kTeams + 1) * kWarpgroup, 1)
 
     const auto multiply_s = [&](int slot) {
       if constexpr (kResident) {
-        multiply<T, D>(s, own[0], reader.tile(slot, 0));
+        multiply<T, D>(s, k, own[0], reader.tile(slot, 0));
       } else {
         multiply<T, D>(s, k, reader.tile(slot, 0));
       }
@@ -118,12 +135,13 @@ __global__ void __launch_bounds__((kTeams + 1) * kWarpgroup, 1)
 
     if constexpr (!kResident) {
       if (steps > 0) {
-        int slot = reader.next();
+        int slot = reader.next(), found = slot;
         ptx::touch(s), ptx::touch(dp), ptx::touch(k), ptx::touch(v);
         ptx::wgmma_fence();
         multiply_s(slot);
         multiply_dp(slot);
         ptx::wgmma_commit();
+        if (steps > 1) found = reader.next();  // looked for while products run
         ptx::wgmma_wait<0>();
         ptx::touch(s), ptx::touch(dp);
         make_p(slot);
@@ -132,7 +150,7 @@ __global__ void __launch_bounds__((kTeams + 1) * kWarpgroup, 1)
         pack_sums<T>(ds, dp);
 #pragma unroll 1
         for (int step = 1; step < steps; ++step) {
-          const int following = reader.next();
+          const int following = found;
           ptx::touch(s), ptx::touch(dp), ptx::touch(probabilities), ptx::touch(ds), ptx::touch(dv), ptx::touch(dk);
           ptx::wgmma_fence();
           multiply_s(following);
@@ -142,6 +160,7 @@ __global__ void __launch_bounds__((kTeams + 1) * kWarpgroup, 1)
           accumulate<T, D>(dv, probabilities, reader.tile(slot, 1));
           accumulate<T, D>(dk, ds, reader.tile(slot, 0));
           ptx::wgmma_commit();
+          if (step + 1 < steps) found = reader.next();
           ptx::wgmma_wait<2>();
           ptx::touch(s);
           make_p(following);
@@ -165,10 +184,15 @@ __global__ void __launch_bounds__((kTeams + 1) * kWarpgroup, 1)
         reader.release(slot);
       }
     } else {
+      const auto give_back = [&] {  // K and V may be overwritten
+        __syncwarp();
+        if (lane == 0) ptx::mbarrier_arrive(&shared.ring.resident_empty);
+      };
+      if (steps == 0) give_back();
 #pragma unroll 1
       for (int step = 0; step < steps; ++step) {
         const int slot = reader.next();
-        ptx::touch(s), ptx::touch(dp);
+        ptx::touch(s), ptx::touch(dp), ptx::touch(k);
         ptx::wgmma_fence();
         multiply_s(slot);
         ptx::wgmma_commit();
@@ -179,6 +203,7 @@ __global__ void __launch_bounds__((kTeams + 1) * kWarpgroup, 1)
         make_p(slot);
         ptx::wgmma_wait<0>();
         ptx::touch(dp);
+        if (step == steps - 1) give_back();
         make_ds(slot);
         pack_sums<T>(probabilities, s);
         pack_sums<T>(ds, dp);
@@ -192,12 +217,9 @@ __global__ void __launch_bounds__((kTeams + 1) * kWarpgroup, 1)
         reader.release(slot);
       }
     }
-    if constexpr (kResident) {  // K and V may be overwritten
-      __syncwarp();
-      if (lane == 0) ptx::mbarrier_arrive(&shared.ring.resident_empty);
-    }
-
-    const auto [tile, head, b, part] = reader.kept();
+    const auto [kept_tile, head, b, part] = reader.kept();
+    const int tile = kResident ? kept_tile + consumer : kept_tile;
+    if (kPairs && (tile < 0 || tile >= p.kv_layout.tiles)) continue;  // a head's last pair may be short
     store_key_gradient<T, D>(dk, 0, p, b, head, tile, part);
     store_key_gradient<T, D>(dv, 1, p, b, head, tile, part);
   }

@@ -9,7 +9,7 @@ namespace vsa::cuda::sm90::fine_backward {
 
 template <int D, int kSlots>
 struct DqShared {
-  Ring<D, kSlots> ring;
+  Ring<D, kSlots, kQueryTiles> ring;
 };
 
 // dQ by query tile: two consumer warpgroups have a query tile each, neighbours in memory, and go through the union of
@@ -17,13 +17,15 @@ struct DqShared {
 //   S = Q K^T, P = exp2(S scale_log2 - lse), dP = dO V^T, dS = P (dP - delta), dQ += dS K
 // with Q and dO in registers as A operands, and dS from the accumulators straight into the A of the third product,
 // which is issued behind the next tile's first two and runs while P and dS are worked out. A consumer then holds two
-// slots, so lists must let it find its next tile within the others (merge_lists). D = 128 takes all registers that a
-// consumer can have.
+// slots, three while it waits for the next one; so lists must let it find its next tile within the others
+// (merge_lists). D = 64 looks for that as soon as products are issued; with the few slots of D = 128 it would often
+// wait before it has worked out anything. D = 128 takes all registers that a consumer can have.
 template <typename T, int D, int kSlots>
 __global__ void __launch_bounds__((kQueryTiles + 1) * kWarpgroup, 1)
     fine_backward_dq(const __grid_constant__ Maps maps, const __grid_constant__ Args p) {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)  // other architectures of the build get an empty kernel
-  static_assert(kSlots >= 4, "or the ring fills up while slots are held");
+  constexpr bool kAhead = D == 64;
+  static_assert(kSlots >= (kAhead ? 6 : 4), "or the ring fills up while slots are held");
   using Shared = DqShared<D, kSlots>;
   using Feed = Stream<D, kQueryTiles, true, false>;
   extern __shared__ __align__(1024) unsigned char memory[];
@@ -31,25 +33,26 @@ __global__ void __launch_bounds__((kQueryTiles + 1) * kWarpgroup, 1)
   const int warpgroup = __shfl_sync(~0u, threadIdx.x / kWarpgroup, 0);
 
   if (threadIdx.x == 0) {
-    shared.ring.init(kQueryTiles * 4);
+    shared.ring.init();
     ::cuda::ptx::fence_mbarrier_init(::cuda::ptx::sem_release, ::cuda::ptx::scope_cluster);
   }
   __syncthreads();
+  ptx::dependent_launch();
 
   if (warpgroup == 0) {
     ptx::registers_decrease<D == 128 ? 24 : 40>();
-    if (threadIdx.x < 32) produce<Feed>(shared.ring, static_cast<Resident<D>*>(nullptr), maps, p);
+    if (threadIdx.x < 32) produce<Feed>(shared.ring, 1, static_cast<Resident<D>*>(nullptr), maps, p);
     ptx::dependent_launch_wait();  // so that what follows this kernel follows dK and dV too
     return;
   }
   ptx::registers_increase<D == 128 ? 240 : 232>();
-  Reader<D, kSlots> reader(shared.ring, warpgroup - 1);
+  Reader reader(shared.ring, warpgroup - 1, 1);
   const int lane = threadIdx.x % 32, row = threadIdx.x / 32 % 4 * 16 + lane / 4;
 
   while (true) {
     uint32_t q[D / 4], doutput[D / 4];
     float lse[2], delta[2];
-    const int stationary = reader.next();
+    const int stationary = reader.next_with_class() & 0xff;
     const int steps = reader.steps(stationary);
     if (steps == kStop) break;
 #pragma unroll
@@ -59,7 +62,7 @@ __global__ void __launch_bounds__((kQueryTiles + 1) * kWarpgroup, 1)
     }
     load_fragments<D>(q, reader.tile(stationary, 0));
     load_fragments<D>(doutput, reader.tile(stationary, 1));
-    reader.keep(stationary);
+    reader.keep(shared.ring.info[stationary]);
     reader.release(stationary);
 
     float sums[D / 2], s[32], dp[32];
@@ -83,22 +86,24 @@ __global__ void __launch_bounds__((kQueryTiles + 1) * kWarpgroup, 1)
     };
 
     if (steps > 0) {
-      const int first = reader.next_with_class();
-      int slot = first & 0xff;
+      int found = reader.next_with_class(), slot = found & 0xff, tile_class = found >> 8;
       ptx::touch(s), ptx::touch(dp), ptx::touch(q), ptx::touch(doutput);
       ptx::wgmma_fence();
       multiply<T, D>(s, q, reader.tile(slot, 0));
       multiply<T, D>(dp, doutput, reader.tile(slot, 1));
       ptx::wgmma_commit();
+      if (kAhead && steps > 1) found = reader.next_with_class();
       ptx::wgmma_wait<0>();
       ptx::touch(s), ptx::touch(dp);
       work_out();
-      mask(first >> 8);
+      mask(tile_class);
       pack_sums<T>(ds, s);
       ptx::touch(ds);
 #pragma unroll 1
       for (int step = 1; step < steps; ++step) {
-        const int found = reader.next_with_class(), following = found & 0xff;
+        if (!kAhead) found = reader.next_with_class();
+        const int following = found & 0xff;
+        tile_class = found >> 8;
         ptx::touch(s), ptx::touch(dp), ptx::touch(ds), ptx::touch(sums);
         ptx::wgmma_fence();
         multiply<T, D>(s, q, reader.tile(following, 0));
@@ -106,13 +111,14 @@ __global__ void __launch_bounds__((kQueryTiles + 1) * kWarpgroup, 1)
         ptx::wgmma_commit();
         accumulate<T, D>(sums, ds, reader.tile(slot, 0));
         ptx::wgmma_commit();
+        if (kAhead && step + 1 < steps) found = reader.next_with_class();
         ptx::wgmma_wait<1>();
         ptx::touch(s), ptx::touch(dp);
         work_out();
         ptx::wgmma_wait<0>();
         ptx::touch(sums), ptx::touch(ds);
         reader.release(slot);
-        mask(found >> 8);
+        mask(tile_class);
         pack_sums<T>(ds, s);
         ptx::touch(ds);
         slot = following;

@@ -8,21 +8,30 @@
 
 namespace vsa::cuda::sm90::fine_backward {
 
-// A persistent pass. `early`: its blocks may come as those of the kernel before leave (programmatic dependent launch).
-template <typename Shared>
-void launch_pass(void (*kernel)(Maps, Args), const char* name, int warpgroups, const Maps& maps, const Args& args,
-                 bool early, const Launch& launch) {
-  constexpr int kShared = sizeof(Shared);
-  static_assert(kShared <= 232448, "a block of compute capability 9.0 may have 227 KB of shared memory");
-  allow_shared_memory(kernel, kShared, name);
+// Blocks may come as those of the kernel before leave, or when all of them have allowed it (programmatic dependent
+// launch).
+template <typename Kernel, typename... Arguments>
+void launch_dependent(Kernel kernel, const char* name, dim3 blocks, int threads, size_t shared, const Launch& launch,
+                      const Arguments&... arguments) {
   cudaLaunchConfig_t config = {};
-  config.gridDim = dim3(static_cast<unsigned>(launch.sm_count)), config.blockDim = dim3(warpgroups * kWarpgroup);
-  config.dynamicSmemBytes = kShared, config.stream = launch.stream;
+  config.gridDim = blocks, config.blockDim = dim3(static_cast<unsigned>(threads));
+  config.dynamicSmemBytes = shared, config.stream = launch.stream;
   cudaLaunchAttribute attribute = {};
   attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
   attribute.val.programmaticStreamSerializationAllowed = 1;
-  config.attrs = &attribute, config.numAttrs = early ? 1 : 0;
-  check(cudaLaunchKernelEx(&config, kernel, maps, args), name);
+  config.attrs = &attribute, config.numAttrs = 1;
+  check(cudaLaunchKernelEx(&config, kernel, arguments...), name);
+}
+
+// A persistent pass.
+template <typename Shared>
+void launch_pass(void (*kernel)(Maps, Args), const char* name, int warpgroups, const Maps& maps, const Args& args,
+                 const Launch& launch) {
+  constexpr int kShared = sizeof(Shared);
+  static_assert(kShared <= 232448, "a block of compute capability 9.0 may have 227 KB of shared memory");
+  allow_shared_memory(kernel, kShared, name);
+  launch_dependent(kernel, name, dim3(static_cast<unsigned>(launch.sm_count)), warpgroups * kWarpgroup, kShared, launch,
+                   maps, args);
 }
 
 template <typename T, int D>
@@ -38,34 +47,34 @@ void launch_prepare(const Args& args, const Launch& launch) {
   check_launch("fine_backward_prepare");
 }
 
-template <typename T, int D>
+template <typename T, int D, bool kPairs>
 void launch_dkdv(const Maps& maps, const Args& args, const Launch& launch) {
   constexpr bool kResident = D == 128;
-  constexpr int kSlots = D == 128 ? 2 : 6;
-  launch_pass<DkdvShared<D, kSlots, kResident>>(fine_backward_dkdv<T, D, kSlots, kResident>, "fine_backward_dkdv",
-                                                kTeams + 1, maps, args, false, launch);
+  constexpr int kSlots = (D == 128 ? 2 : 6) * (kPairs ? 2 : 1);
+  launch_pass<DkdvShared<D, kSlots, kResident, kPairs>>(fine_backward_dkdv<T, D, kSlots, kResident, kPairs>,
+                                                        "fine_backward_dkdv", kTeams + 1, maps, args, launch);
 }
 
 template <typename T, int D>
-void launch_dq(const Maps& maps, const Args& args, bool early, const Launch& launch) {
+void launch_dq(const Maps& maps, const Args& args, const Launch& launch) {
   constexpr int kSlots = D == 128 ? 6 : 12;
   launch_pass<DqShared<D, kSlots>>(fine_backward_dq<T, D, kSlots>, "fine_backward_dq", kQueryTiles + 1, maps, args,
-                                   early, launch);
+                                   launch);
 }
 
 template <typename T, int D>
 void launch_combine(const Args& args, const Launch& launch) {
   if (args.dkdv.max_parts == 0) return;
   const auto splits = static_cast<unsigned>(args.dkdv.max_parts / 2);  // of two parts at least
-  fine_backward_combine<T, D><<<dim3(splits, 2), kWarpgroup, 0, launch.stream>>>(args);
-  check_launch("fine_backward_combine");
+  launch_dependent(fine_backward_combine<T, D>, "fine_backward_combine", dim3(splits, 2), kWarpgroup, 0, launch, args);
 }
 
 template <typename T, int D>
 void launch_kernels(const Args& args, const Maps& dkdv, const Maps& dq, const Launch& launch) {
   launch_prepare<T, D>(args, launch);
-  launch_dkdv<T, D>(dkdv, args, launch);
-  launch_dq<T, D>(dq, args, true, launch);  // it needs nothing of dK and dV
+  args.dkdv.group_tiles == 1 ? launch_dkdv<T, D, false>(dkdv, args, launch)
+                             : launch_dkdv<T, D, true>(dkdv, args, launch);
+  launch_dq<T, D>(dq, args, launch);  // it needs nothing of dK and dV
   launch_combine<T, D>(args, launch);
 }
 

@@ -8,6 +8,7 @@
 namespace vsa::cuda::sm90::fine_backward {
 
 inline constexpr int kPrepareThreads = 256;
+inline constexpr int kItemsInFlight = 8;  // of a thread that makes a plan: it is alone, and waits for offsets
 
 // The table of a pass's items, by one block. An item's place is head * W - 2 * length, W being the time that a head
 // takes: heads follow one another, which keeps their tensors in L2, but long lists start early, the last head's well
@@ -29,15 +30,26 @@ __device__ __forceinline__ void make_plan(const Walk& walk, const Args& p, int32
   const float longest = 2.0f * walk.heads_per_item * walk.columns * plan.group_tiles;
   const float bins_a_unit = kBins / (batch_heads * head_time + longest + 1.0f);
 
-  const auto length_of = [&](int32_t head_of_batch, int32_t group) {
-    const int32_t first = group * plan.group_tiles, last = min(first + plan.group_tiles, walk.rows);
-    int32_t length = 0;
-    for (int32_t g = 0; g < walk.heads_per_item; ++g) {
-      const int32_t row = walk.list_row(head_of_batch, g, 0);
-      length += walk.offsets == nullptr ? (last - first) * walk.columns
-                                        : walk.offsets[row + last] - walk.offsets[row + first];
+  // Calls f(head of batch, group, length of its lists) for all groups.
+  const auto for_each = [&](const auto& f) {
+    for (int32_t first = threadIdx.x; first < candidates; first += kItemsInFlight * kPrepareThreads) {
+      int32_t lengths[kItemsInFlight] = {};
+      for (int32_t g = 0; g < walk.heads_per_item; ++g) {
+#pragma unroll
+        for (int i = 0; i < kItemsInFlight; ++i) {
+          const int32_t candidate = min(first + i * kPrepareThreads, candidates - 1), head = candidate / plan.groups;
+          const int32_t tile = (candidate - head * plan.groups) * plan.group_tiles;
+          const int32_t end = min(tile + plan.group_tiles, walk.rows), row = walk.list_row(head, g, 0);
+          lengths[i] += walk.offsets == nullptr ? (end - tile) * walk.columns
+                                                : walk.offsets[row + end] - walk.offsets[row + tile];
+        }
+      }
+#pragma unroll
+      for (int i = 0; i < kItemsInFlight; ++i) {
+        const int32_t candidate = first + i * kPrepareThreads, head = candidate / plan.groups;
+        if (candidate < candidates) f(head, candidate - head * plan.groups, lengths[i]);
+      }
     }
-    return length;
   };
   const auto parts_of = [&](int32_t length) {
     return plan.max_parts == 0 || length <= part_length + part_length / 4 ? 1
@@ -51,11 +63,10 @@ __device__ __forceinline__ void make_plan(const Walk& walk, const Args& p, int32
   for (int i = threadIdx.x; i < kBins; i += kPrepareThreads) bins[i] = 0;
   if (threadIdx.x == 0) used_parts = used_splits = 0;
   __syncthreads();
-  for (int32_t item = threadIdx.x; item < candidates; item += kPrepareThreads) {
-    const int32_t head_of_batch = item / plan.groups;
-    const int32_t length = length_of(head_of_batch, item - head_of_batch * plan.groups), parts = parts_of(length);
+  for_each([&](int32_t head_of_batch, int32_t, int32_t length) {
+    const int32_t parts = parts_of(length);
     atomicAdd(&bins[bin_of(head_of_batch, (length + parts - 1) / parts)], parts);
-  }
+  });
   __syncthreads();
   int32_t own = 0;
   for (int i = 0; i < kPerThread; ++i) own += bins[threadIdx.x * kPerThread + i];
@@ -70,17 +81,17 @@ __device__ __forceinline__ void make_plan(const Walk& walk, const Args& p, int32
   }
   if (threadIdx.x == kPrepareThreads - 1) *plan.item_count = before, *plan.next = 0;
   __syncthreads();
-  for (int32_t candidate = threadIdx.x; candidate < candidates; candidate += kPrepareThreads) {
+  for_each([&](int32_t head_of_batch, int32_t group, int32_t length) {
     Item item;
-    item.head_of_batch = candidate / plan.groups, item.group = candidate - item.head_of_batch * plan.groups;
+    item.head_of_batch = head_of_batch, item.group = group;
     item.b = item.head_of_batch / heads, item.head = item.head_of_batch - item.b * heads;
     item.list_head = is_dq ? item.head / p.group : item.head * p.group;
     item.begin = 0, item.end = INT32_MAX, item.part = -1;
-    const int32_t length = length_of(item.head_of_batch, item.group), parts = parts_of(length);
+    const int32_t parts = parts_of(length);
     int32_t* bin = &bins[bin_of(item.head_of_batch, (length + parts - 1) / parts)];
     if (parts == 1) {
       plan.items[atomicAdd(bin, 1)] = item;
-      continue;
+      return;
     }
     // Within max_parts by the reckoning above; the minimum keeps lists that changed meanwhile from harming others.
     const int32_t first = min(atomicAdd(&used_parts, parts), plan.max_parts - parts);
@@ -92,7 +103,7 @@ __device__ __forceinline__ void make_plan(const Walk& walk, const Args& p, int32
       item.part = first + i;
       plan.items[atomicAdd(bin, 1)] = item;
     }
-  }
+  });
   __syncthreads();
   if (threadIdx.x == 0) *plan.split_count = used_splits;
 }

@@ -4,6 +4,7 @@
 
 #include "cuda/sm90/fine_backward_plan.cuh"
 #include "cuda/sm90/fine_backward_tile.cuh"
+#include "cuda/sm90/ptx/dependent_launch.h"
 
 namespace vsa::cuda::sm90::fine_backward {
 
@@ -118,6 +119,7 @@ __global__ void __launch_bounds__(kPrepareThreads, 4)
   const Walk dkdv = {p.dkdv, p.t_offsets, p.t_indices, p.kv_layout.tiles, p.q_layout.tiles, p.group, p.H};
   const Walk dq = {p.dq_plan, p.offsets, p.indices, p.q_layout.tiles, p.kv_layout.tiles, 1, p.Hkv};
   int32_t block = blockIdx.x;
+  ptx::dependent_launch();
   if (block == 0) {
     make_sources(p.q_layout, p.q_classes, p.q_sources);
     return make_plan(dkdv, p, p.B * p.Hkv, p.Hkv, false);
@@ -140,6 +142,7 @@ __global__ void __launch_bounds__(kPrepareThreads, 4)
 // Adds the parts of a split list, in their order: two blocks (dK, dV) a list.
 template <typename T, int D>
 __global__ void __launch_bounds__(kWarpgroup) fine_backward_combine(const __grid_constant__ Args p) {
+  ptx::dependent_launch_wait();
   if (blockIdx.x >= *p.dkdv.split_count) return;
   const Split split = p.dkdv.splits[blockIdx.x];
   float sums[D / 2];

@@ -3,7 +3,9 @@
 #include <cstdint>
 
 #include "cuda/ptx/ldmatrix.h"
+#include "cuda/ptx/named_barrier.h"
 #include "cuda/sm90/fine_backward_args.cuh"
+#include "cuda/sm90/fine_backward_barrier.cuh"
 #include "cuda/sm90/ptx/mbarrier.h"
 
 // The ring of shared memory through which tiles reach the consumers, in both passes.
@@ -15,6 +17,9 @@
 //
 // Every warp of every consumer waits for every slot in order, and gives it back once, whether it needs it or not. So
 // no warp can be a phase away from any barrier, and no slot is refilled while some warp still reads anything in it.
+//
+// Slots are given back through named barriers, one a slot: an arrival counts all lanes of a warp, costs one
+// instruction, and compute-sanitizer's racecheck understands it (of an mbarrier it follows only the lane that arrives).
 namespace vsa::cuda::sm90::fine_backward {
 
 inline constexpr int kWarpgroup = 128;  // threads
@@ -41,25 +46,24 @@ struct KeptItem {
   int32_t tile, head, b, part;
 };
 
-template <int D, int kSlots_>
+template <int D, int kSlots_, int kConsumers>
 struct Ring {
   static constexpr int kSlots = kSlots_;
+  static constexpr int kThreads = kConsumers * kWarpgroup + 32;  // at a slot's named barrier: the producer's warp too
   alignas(1024) unsigned char tiles[kSlots][2][kTileBytes<D>];
   alignas(16) float statistics[kSlots][2][kTileVolume];  // of query tiles: lse in log2 units, delta
   alignas(16) SlotInfo info[kSlots];
   alignas(16) KeptItem kept[16];  // by warp of the block
   uint64_t full[kSlots];          // 1 arrival and the bytes
-  uint64_t empty[kSlots];         // 1 arrival of every consumer warp
 
-  // For kernels whose stationary tiles stay in shared memory, in a place of their own (Resident).
+  // For kernels whose stationary tiles stay in shared memory, in a place of their own (Resident), and take no slot.
+  SlotInfo resident_info;
   uint64_t resident_full;   // 1 arrival and the bytes
   uint64_t resident_empty;  // 1 arrival of every consumer warp
 
-  __device__ __forceinline__ void init(int consumer_warps) {
-    ptx::mbarrier_init(&resident_full, 1), ptx::mbarrier_init(&resident_empty, consumer_warps);
-    for (int i = 0; i < kSlots; ++i) {
-      ptx::mbarrier_init(&full[i], 1), ptx::mbarrier_init(&empty[i], consumer_warps);
-    }
+  __device__ __forceinline__ void init() {
+    ptx::mbarrier_init(&resident_full, 1), ptx::mbarrier_init(&resident_empty, kConsumers * 4);
+    for (int i = 0; i < kSlots; ++i) ptx::mbarrier_init(&full[i], 1);
   }
 };
 
@@ -74,16 +78,20 @@ struct Cursor {
 };
 
 // A consumer's end of the ring.
-template <int D, int kSlots>
+template <typename Ring>
 struct Reader {
-  Ring<D, kSlots>& ring;
-  const int consumer;  // which warpgroup
+  static constexpr int kSlots = Ring::kSlots;
+  Ring& ring;
+  const int consumer;       // which warpgroup
+  const int first_barrier;  // that of slot 0
   Cursor<kSlots> at;
 
-  __device__ __forceinline__ Reader(Ring<D, kSlots>& ring_, int consumer_) : ring(ring_), consumer(consumer_) {}
+  __device__ __forceinline__ Reader(Ring& ring_, int consumer_, int first_barrier_)
+      : ring(ring_), consumer(consumer_), first_barrier(first_barrier_) {
+    for (int i = 0; i < kSlots; ++i) release(i);  // empty from the start
+  }
 
-  // What lane 0 reads, which is also the one that gives slots back: compute-sanitizer's racecheck does not follow what
-  // __syncwarp orders. And the compiler knows that all lanes have the same.
+  // What lane 0 reads: the compiler then knows that all lanes have the same.
   __device__ __forceinline__ int32_t read(const int32_t& x) const {
     int32_t value = 0;
     if (threadIdx.x % 32 == 0) value = x;
@@ -100,16 +108,17 @@ struct Reader {
       release(slot);
     }
   }
-  __device__ __forceinline__ int next() { return next_with_class() & 0xff; }
-  __device__ __forceinline__ int32_t steps(int slot) const { return read(ring.info[slot].steps); }
-  // This warp is done with a slot: its products have been waited for, its other reads are before this in program
-  // order.
-  __device__ __forceinline__ void release(int slot) {
-    __syncwarp();
-    if (threadIdx.x % 32 == 0) ptx::mbarrier_arrive(&ring.empty[slot]);
+  // The next slot, where every consumer needs every slot.
+  __device__ __forceinline__ int next() {
+    const int slot = at.slot;
+    ptx::mbarrier_wait(&ring.full[slot], at.parity);
+    at.advance();
+    return __shfl_sync(~0u, slot, 0);
   }
-  __device__ __forceinline__ void keep(int slot) {
-    const SlotInfo& info = ring.info[slot];
+  __device__ __forceinline__ int32_t steps(int slot) const { return read(ring.info[slot].steps); }
+  // This warp is done with a slot: its products have been waited for, its other reads are before this in program order.
+  __device__ __forceinline__ void release(int slot) { ptx::named_barrier_arrive(first_barrier + slot, Ring::kThreads); }
+  __device__ __forceinline__ void keep(const SlotInfo& info) {
     if (threadIdx.x % 32 == 0) ring.kept[threadIdx.x / 32] = {info.tile, info.head, info.b, info.part};
   }
   __device__ __forceinline__ KeptItem kept() const {

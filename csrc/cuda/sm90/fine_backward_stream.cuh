@@ -32,14 +32,13 @@ struct Walk {
   }
 };
 
-// What the two passes' producers differ in. An item is a tile with its list, for one consumer; or kTiles neighbours
-// with the union of their lists, a consumer each (dQ).
+// What the passes' producers differ in. An item is a tile with its list, for one consumer; or two neighbours, a
+// consumer each: with the union of their lists in dQ, which says who needs what; with full lists in dK, dV.
 template <int D, int kTiles_, bool kIsDq_, bool kResident_>
 struct Stream {
   static constexpr int kTiles = kTiles_;
   static constexpr bool kIsDq = kIsDq_;
   static constexpr bool kResident = kResident_;
-  static_assert(kIsDq == (kTiles > 1), "lists of dQ are merged, lists of dK and dV may be split");
 
   __device__ __forceinline__ static Walk walk(const Args& p) {
     if constexpr (kIsDq) {
@@ -51,8 +50,9 @@ struct Stream {
 };
 
 // Runs in one whole warp; its first lane issues. It has 24 registers, so whatever can be had again is not kept.
-template <typename S, int D, int kSlots>
-__device__ __forceinline__ void produce(Ring<D, kSlots>& ring, Resident<D>* resident, const Maps& maps, const Args& p) {
+template <typename S, int D, int kSlots, int kConsumers>
+__device__ __forceinline__ void produce(Ring<D, kSlots, kConsumers>& ring, int first_barrier, Resident<D>* resident,
+                                        const Maps& maps, const Args& p) {
   const Walk walk = S::walk(p);
   constexpr int kTilesBytes = 2 * kTileBytes<D>;
   constexpr int kStatisticsBytes = 2 * kTileVolume * sizeof(float);
@@ -60,7 +60,9 @@ __device__ __forceinline__ void produce(Ring<D, kSlots>& ring, Resident<D>* resi
   Cursor<kSlots> at;
   uint32_t resident_parity = 1;
 
-  const auto wait_slot = [&] { ptx::mbarrier_wait(&ring.empty[at.slot], at.parity ^ 1); };
+  const auto wait_slot = [&] {
+    ptx::named_barrier_sync(first_barrier + at.slot, Ring<D, kSlots, kConsumers>::kThreads);
+  };
   const auto source_of = [](const TileSource* sources, int32_t tile) {
     return sources == nullptr ? TileSource{0, 0, 0, 0} : sources[tile];
   };
@@ -96,24 +98,35 @@ __device__ __forceinline__ void produce(Ring<D, kSlots>& ring, Resident<D>* resi
     const Item& item = walk.plan.items[index];
     const int32_t first_tile = item.group * S::kTiles;
 
+    // Slots of the list that a consumer will need. Two key tiles have the same, full lists.
+    const auto steps_of = [&](int32_t tile) {
+      int32_t steps = 0;
+      for (int32_t g = 0; g < walk.heads_per_item; ++g) {
+        steps += walk.length(walk.list_row(item.head_of_batch, g, tile));
+      }
+      return S::kIsDq ? steps : min(item.end, steps) - item.begin;
+    };
     // Stationary tiles.
     if constexpr (S::kResident) {
+      const int32_t steps = steps_of(first_tile);
       ptx::mbarrier_wait(&ring.resident_empty, resident_parity);
       resident_parity ^= 1;
       if (leads) {
-        ptx::mbarrier_arrive_expect(&ring.resident_full, kTilesBytes);
-        copy_own(resident->tiles[0], item.b, item.head, first_tile, &ring.resident_full);
+        SlotInfo& info = ring.resident_info;
+        info.steps = steps, info.tile = first_tile, info.part = item.part;
+        info.head = item.head, info.b = item.b;
+        ptx::mbarrier_arrive_expect(&ring.resident_full, S::kTiles * kTilesBytes);
+#pragma unroll 1
+        for (int m = 0; m < S::kTiles; ++m) {  // where there is no second tile, the first again
+          copy_own(resident[m].tiles[0], item.b, item.head, min(first_tile + m, walk.rows - 1), &ring.resident_full);
+        }
       }
     }
 #pragma unroll 1
-    for (int m = 0; m < S::kTiles; ++m) {
+    for (int m = 0; m < (S::kResident ? 0 : S::kTiles); ++m) {
       const int32_t tile = first_tile + m;
       const bool exists = tile < walk.rows;
-      int32_t steps = 0;
-      for (int32_t g = 0; exists && g < walk.heads_per_item; ++g) {
-        steps += walk.length(walk.list_row(item.head_of_batch, g, tile));
-      }
-      if constexpr (!S::kIsDq) steps = min(item.end, steps) - item.begin;
+      const int32_t steps = exists || !S::kIsDq ? steps_of(tile) : 0;
       wait_slot();
       if (leads) {
         uint64_t* const barrier = &ring.full[at.slot];
@@ -121,7 +134,7 @@ __device__ __forceinline__ void produce(Ring<D, kSlots>& ring, Resident<D>* resi
         info.who = 1 << m;
         info.steps = steps, info.tile = exists ? tile : -1, info.part = item.part;
         info.head = item.head, info.b = item.b;
-        if (S::kResident || !exists) {
+        if (!exists) {
           ptx::mbarrier_arrive(barrier);
         } else {
           ptx::mbarrier_arrive_expect(barrier, kTilesBytes + (S::kIsDq ? kStatisticsBytes : 0));
@@ -185,11 +198,23 @@ __device__ __forceinline__ void produce(Ring<D, kSlots>& ring, Resident<D>* resi
       }
     }
   }
-  wait_slot();
-  if (leads) {
-    SlotInfo& info = ring.info[at.slot];
-    info.who = (1 << S::kTiles) - 1, info.steps = kStop;
-    ptx::mbarrier_arrive(&ring.full[at.slot]);
+  if constexpr (S::kResident) {
+    ptx::mbarrier_wait(&ring.resident_empty, resident_parity);
+    if (leads) {
+      ring.resident_info.steps = kStop;
+      ptx::mbarrier_arrive(&ring.resident_full);
+    }
+  } else {
+#pragma unroll 1
+    for (int m = 0; m < S::kTiles; ++m) {
+      wait_slot();
+      if (leads) {
+        SlotInfo& info = ring.info[at.slot];
+        info.who = 1 << m, info.steps = kStop;
+        ptx::mbarrier_arrive(&ring.full[at.slot]);
+      }
+      at.advance();
+    }
   }
 }
 

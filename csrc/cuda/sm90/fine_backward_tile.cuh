@@ -21,6 +21,7 @@ __device__ __forceinline__ constexpr uint64_t along_rows(int step) {
 
 // A tile of 64 rows, as the A operand in registers whose k are its columns. Matrix m of an ldmatrix is a quarter of
 // the 16 x 16 block of a k step: rows (m % 2) * 8 on, columns (m / 2) * 8 on, which is the order of A's four words.
+// Of a wider tile, its first D columns.
 template <int D>
 __device__ __forceinline__ void load_fragments(uint32_t (&a)[D / 4], uint32_t tile) {
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
@@ -53,6 +54,21 @@ __device__ __forceinline__ void multiply(float (&d)[32], uint32_t a, uint32_t b)
 #pragma unroll
   for (int step = 0; step < D / 16; ++step) {
     ptx::wgmma_m64n64k16<T>(d, left + along_columns(step), right + along_columns(step), step != 0);
+  }
+}
+
+// The same with the first k steps of a in registers, the others in shared memory, where the whole of it is.
+template <typename T, int D, int kWords>
+__device__ __forceinline__ void multiply(float (&d)[32], const uint32_t (&a)[kWords], uint32_t whole, uint32_t b) {
+  const uint64_t left = ptx::descriptor(ptx::descriptor_low(whole, 0));
+  const uint64_t right = ptx::descriptor(ptx::descriptor_low(b, 0));
+#pragma unroll
+  for (int step = 0; step < D / 16; ++step) {
+    if (step < kWords / 4) {
+      ptx::wgmma_m64n64k16<T>(d, a + step * 4, right + along_columns(step), step != 0);
+    } else {
+      ptx::wgmma_m64n64k16<T>(d, left + along_columns(step), right + along_columns(step), step != 0);
+    }
   }
 }
 
