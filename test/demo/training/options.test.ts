@@ -1,5 +1,4 @@
-import type { Device } from '../../../lib/device/device.js';
-import { device } from '../../../lib/device/device.js';
+import { Device, device } from '../../../lib/device/device.js';
 import { VsaError } from '../../../lib/errors.js';
 import { chooseDemo } from '../../../lib/demo/kind.js';
 import { placeToTrain } from '../../../lib/demo/training/place.js';
@@ -74,7 +73,7 @@ test.each(['cpu', 'cuda'] as const)('the job on %s is settings of vsa train, for
 });
 
 describe('where it trains', () => {
-  const gpu = { type: 'cuda', name: 'A GPU', toString: () => 'cuda:0' } as Device;
+  const gpu = Object.assign(Object.create(Device.prototype) as Device, { type: 'cuda', index: 0, name: 'A GPU' });
   const fail = (code: 'ERR_BACKEND' | 'ERR_DEVICE_LOST') => () =>
     Promise.reject(new VsaError({ code, message: 'no cuBLASLt' }));
 

@@ -125,7 +125,7 @@ test('prints one JSON object and nothing else with json', async () => {
 });
 
 test('learns to take noise off clips that it has never seen', async () => {
-  const { denoising, loss } = await run({ out: file('learning.html'), steps: 150 });
+  const { denoising, loss } = await run({ out: file('learning.html'), steps: 100 });
   expect(loss.last).toBeLessThan(0.5 * loss.first);
   for (const { noisy, after } of denoising) expect(after).toBeLessThan(0.5 * noisy);
 });
