@@ -1,7 +1,7 @@
 /** `vsa bench`: runs what was asked for, and reports it. */
 
 import { appendFile } from 'node:fs/promises';
-import { checkWritable } from '../demo/options.js';
+import { checkWritable } from '../demo/checks.js';
 import { createProgress, type DemoIo } from '../demo/progress.js';
 import { VsaError } from '../errors.js';
 import { writeFileAtomic } from '../files/atomic.js';

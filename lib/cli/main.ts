@@ -2,11 +2,11 @@
 /** `vsa`: what can be done from a shell. */
 
 import { Command, CommanderError, Option } from 'commander';
-import type { DemoOptions } from '../demo/options.js';
 import { version } from '../version.js';
 import { addBench } from './bench-command.js';
 import type { CheckCommandOptions } from './check.js';
 import { command, deviceOption, EXIT_CODES } from './command.js';
+import { addDemo } from './demo-command.js';
 import { wholeNumber } from './options.js';
 import { EXIT } from './report.js';
 import { addReport, addSample, addTrain } from './train-command.js';
@@ -17,10 +17,7 @@ function build(): Command {
     .version(version)
     .showHelpAfterError("(see 'vsa --help')")
     .exitOverride()
-    .addHelpText(
-      'after',
-      `\nExamples:\n  vsa info\n  vsa check --device cpu\n  vsa demo --video clip.mp4\n${EXIT_CODES}`,
-    );
+    .addHelpText('after', `\nExamples:\n  vsa info\n  vsa check --device cpu\n  vsa demo\n${EXIT_CODES}`);
 
   command(
     program,
@@ -55,36 +52,7 @@ function build(): Command {
     },
   );
 
-  command(
-    program,
-    'demo',
-    'runs VSA and dense attention on a video and writes a report to look at',
-    [
-      new Option('--video <file>', 'a video that ffmpeg can read (default: a built-in synthetic clip)'),
-      new Option('--tokens <file>', 'patch tokens that --export-tokens wrote, where there is no ffmpeg'),
-      deviceOption(),
-      new Option('--grid <TxYxX>', 'token grid; partial tiles are fine'),
-      new Option('--full', 'the grid of an 81-frame 832x480 clip, 21x30x52 (minutes on a CPU)'),
-      new Option('--sparsity <x>', 'share of key tiles left out, 0 to 1'),
-      new Option('--heads <n>', 'attention heads'),
-      new Option('--head-dim <n>', '64, 96 or 128'),
-      new Option('--dtype <name>', "'float32', 'bfloat16' or 'float16'"),
-      new Option('--seed <n>', 'seed of the projections'),
-      new Option('--out <file>', 'the report (default: vsa-demo.html)'),
-      new Option('--export-tokens <file>', 'also write the patch tokens as safetensors, uint8'),
-    ],
-    '  vsa demo\n' +
-      '  vsa demo --video clip.mp4 --sparsity 0.95\n' +
-      '  vsa demo --video clip.mp4 --full --export-tokens clip.safetensors\n' +
-      '  vsa demo --tokens clip.safetensors --device cuda',
-    async (options: DemoOptions) => {
-      const { runDemo } = await import('../demo/run.js');
-      const { stdout, stderr } = process;
-      await runDemo(options, { stdout, stderr, isTTY: stderr.isTTY });
-      return EXIT.ok;
-    },
-  );
-
+  addDemo(program);
   addBench(program);
   addTrain(program);
   addSample(program);

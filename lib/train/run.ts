@@ -3,8 +3,7 @@
 import { mkdir, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { ClipLoader, LoaderPosition } from '../data/index.js';
-import { type Device, memory } from '../device/device.js';
-import { machineOf } from '../device/machine.js';
+import type { Device } from '../device/device.js';
 import { VsaError } from '../errors.js';
 import { writeFileAtomic } from '../files/atomic.js';
 import { loadCheckpoint, readCheckpointFacts, saveCheckpoint } from './checkpoint.js';
@@ -12,7 +11,8 @@ import { openClips } from './clips.js';
 import { type LogRow, LogWriter } from './log.js';
 import type { TrainProgress } from './progress.js';
 import type { TrainSettings } from './settings.js';
-import { type StepResult, Trainer } from './trainer.js';
+import { Steps } from './steps.js';
+import { Trainer } from './trainer.js';
 
 /** What lies in the folder of a run. */
 export const FILES = {
@@ -102,31 +102,11 @@ async function resume(out: string, device: Device): Promise<Begun> {
   }
 }
 
-/** A step whose loss is not known yet. */
-interface Pending {
-  step: number;
-  result: Pick<StepResult, 'learningRate' | 'topK'>;
-  /** Loss and norm, asked for right after the step: reads come in the order of all other work. */
-  values: Promise<readonly ArrayLike<number>[]>;
-}
-
-/** Begins to read what a step came to. */
-function pendingOf(step: number, { loss, norm, ...result }: StepResult): Pending {
-  const values = Promise.all([loss.data(), norm.data()]);
-  values.catch(() => undefined); // told to who looks at the step
-  loss.dispose();
-  norm.dispose();
-  return { step, result, values };
-}
-
 class Run {
-  #pending: Pending | undefined;
-  #settled = performance.now();
-  #flop: number;
   #loss: number | null = null;
   /** Steps in the last checkpoint. */
   #saved: number;
-  readonly #peak: number | undefined;
+  readonly #steps: Steps;
 
   constructor(
     private readonly request: TrainRequest,
@@ -135,94 +115,51 @@ class Run {
     private readonly log: LogWriter,
     start: number,
   ) {
-    this.#flop = log.flop;
     this.#saved = start;
-    const { device } = request;
-    this.#peak = machineOf(device)?.bf16;
+    this.#steps = new Steps(trainer, log.flop, () => this.#advice());
   }
 
   /** Steps from `start` on; how many there are in the end. */
   async steps(start: number): Promise<{ step: number; loss: number | null; interrupted: boolean }> {
-    const { settings } = this.trainer;
-    const { steps, checkpointEvery } = settings;
+    const { steps, checkpointEvery } = this.trainer.settings;
     let step = start;
-    this.#settled = performance.now();
+    this.#steps.startClock();
     while (step < steps && this.request.signal?.aborted !== true) {
       const { tokens } = await this.loader.next();
-      const result = this.trainer.step(tokens, step);
+      await this.#note(this.#steps.take(tokens, step));
       step += 1;
-      // The step before is looked at while this one runs.
-      const before = this.#pending;
-      this.#pending = pendingOf(step, result);
-      await this.#look(before);
       if (step % checkpointEvery === 0 || step === steps) await this.#save(step);
     }
-    await this.#settle();
+    await this.#note(this.#steps.settle());
     if (this.#saved !== step) await this.#save(step);
     return { step, loss: this.#loss, interrupted: step < steps };
   }
 
-  /** Waits for the step that is running. */
-  async #settle(): Promise<void> {
-    const pending = this.#pending;
-    this.#pending = undefined;
-    await this.#look(pending);
-  }
-
-  /** Waits for a step; logs it. */
-  async #look(pending: Pending | undefined): Promise<void> {
-    if (pending === undefined) return;
-    const { step, result, values } = pending;
-    const [loss, norm] = (await values) as [ArrayLike<number>, ArrayLike<number>];
-    const now = performance.now();
-    const ms = now - this.#settled;
-    this.#settled = now;
-    this.#check(step, loss[0]!);
-    const { model, settings } = this.trainer;
-    const topK = result.topK;
-    const flop = model.trainingFlops({ batch: settings.batch, ...(topK !== null && { topK }) }).total;
-    this.#flop += flop;
-    this.#loss = loss[0]!;
-    const tflops = flop / ms / 1e9;
-    const row: LogRow = {
-      step,
-      loss: loss[0]!,
-      gradientNorm: norm[0]!,
-      learningRate: result.learningRate,
-      topK,
-      ms,
-      tokensPerSecond: (settings.batch * model.grid.length * 1000) / ms,
-      tflops,
-      mfu: this.#peak === undefined ? null : tflops / this.#peak,
-      flop: this.#flop,
-      memory: memory().numBytes,
-      date: new Date().toISOString(),
-    };
+  /** Logs what a step came to. */
+  async #note(step: Promise<LogRow | undefined>): Promise<void> {
+    const row = await step;
+    if (row === undefined) return;
+    this.#loss = row.loss;
     await this.log.write(row);
     this.request.progress.step(row);
   }
 
-  #check(step: number, loss: number): void {
-    if (Number.isFinite(loss)) return;
+  /** For a run whose loss is no number. */
+  #advice(): string {
     const kept =
       this.#saved === 0 ? 'no checkpoint was written yet' : `the checkpoint is of step ${String(this.#saved)}`;
-    throw new VsaError({
-      code: 'ERR_LOSS',
-      argument: 'loss',
-      got: `${String(loss)} at step ${String(step)}`,
-      wanted: `a finite number: ${kept}; a lower learning rate or a longer warm-up may help`,
-    });
+    return `${kept}; a lower learning rate or a longer warm-up may help`;
   }
 
   /** A checkpoint of `step` steps, whose losses are all known to be numbers. */
   async #save(step: number): Promise<void> {
-    await this.#settle();
+    await this.#note(this.#steps.settle());
     const position = this.loader.position;
     const { settings } = this.trainer;
     const path = join(this.request.out, FILES.checkpoint);
     await this.trainer.withTensors((tensors) => saveCheckpoint(path, { step, settings, position }, tensors));
     this.#saved = step;
-    this.#settled = performance.now(); // saving is no part of a step
+    this.#steps.startClock(); // saving is no part of a step
   }
 }
 

@@ -67,6 +67,7 @@ describe('vsa', () => {
     ['an unknown device', ['check', '--device', 'tpu']],
     ['an unknown operation', ['check', '--only', 'everything']],
     ['options that exclude each other', ['demo', '--video', 'a.mp4', '--tokens', 'b.safetensors']],
+    ['steps beside the demo of attention', ['demo', '--attention', '--steps', '3']],
     ['a sparsity above 1', ['demo', '--sparsity', '2']],
   ])('%s is wrong usage: exit 2, said on stderr, nothing on stdout', (_, args) => {
     const { status, stdout, stderr } = vsa(args);

@@ -37,6 +37,18 @@ async function until(what: string, condition: () => boolean): Promise<void> {
   }
 }
 
+test('Ctrl-C while it trains ends it with 130, and leaves no file', async () => {
+  const { child, inside } = start('training', ['--steps', '1000000']);
+  const end = ending(child);
+  let said = '';
+  child.stderr!.on('data', (chunk: Buffer) => (said += chunk.toString()));
+  await until('the steps to begin', () => said.includes('parameters'));
+  child.kill('SIGINT');
+  expect(await end).toBe(130);
+  expect(said).toContain('no page is written');
+  expect(readdirSync(inside)).toEqual([]);
+});
+
 test('Ctrl-C in the middle leaves no file', async () => {
   const { child, inside } = start('middle', ['--export-tokens', 'tokens.safetensors']);
   const end = ending(child);

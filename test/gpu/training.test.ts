@@ -10,6 +10,7 @@ import { cpu, describeGpu, gpu } from './support.js';
 const STEPS = 30;
 const SMALL = {
   ...{ video: [4, 64, 64], patch: [1, 8, 8], width: 128, heads: 2, layers: 2, steps: STEPS, warmup: 5 },
+  learningRate: 1e-3,
 } as const satisfies TrainOptions;
 
 async function losses(options: TrainOptions, device: Device): Promise<number[]> {

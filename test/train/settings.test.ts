@@ -28,7 +28,7 @@ test('the model of the paper has its 16,384 tokens and 32 of 256 tiles', () => {
 });
 
 test.each([
-  [{ video: [8, 60, 64] }, 'ERR_GRID', 'video'],
+  [{ video: [8, 62, 64] }, 'ERR_GRID', 'video'],
   [{ video: [8, 64] }, 'ERR_ARGUMENT', 'video'],
   [{ patch: [1, 0, 8] }, 'ERR_ARGUMENT', 'patch'],
   [{ width: 100 }, 'ERR_HEAD_DIM', 'heads'],

@@ -1,6 +1,7 @@
 /** The report's charts: SVG, coloured by the style sheet. Each says in words what it shows. */
 
 import { escapeHtml, percent } from '../../report/html.js';
+import { offsetFigure } from '../../report/offsets.js';
 import { type CurvePoint, lossCurve, type RunReport } from './data.js';
 
 /** Colours in the style sheet: --run-0 and so on. */
@@ -34,7 +35,7 @@ export function short(value: number): string {
 }
 
 /** Loss of all runs against steps, or against the FLOP they took. */
-export function lossChart(runs: readonly RunReport[], axis: 'step' | 'flop'): string {
+export function lossChart(runs: readonly Pick<RunReport, 'name' | 'rows'>[], axis: 'step' | 'flop'): string {
   const curves = runs.map(({ rows }) => lossCurve(rows));
   const points = curves.flat();
   if (points.length === 0) return '<p>No steps were logged.</p>';
@@ -78,7 +79,7 @@ export function legend(runs: readonly RunReport[]): string {
 }
 
 /** Mass that every layer's selection holds: a dot a head, a bar for their mean. */
-export function massBars({ layers, topK, grid }: RunReport): string {
+export function massBars({ layers, topK, grid }: Pick<RunReport, 'layers' | 'topK' | 'grid'>): string {
   const chance = topK / grid.tileCount;
   const bars = layers.map(({ layer, held }) => {
     const mean = held.reduce((sum, one) => sum + one, 0) / held.length;
@@ -93,4 +94,20 @@ export function massBars({ layers, topK, grid }: RunReport): string {
     `<div class="meter random"><span>any ${String(topK)}</span><i><b style="width:${(100 * chance).toFixed(1)}%"></b></i>` +
     `<em>${percent(chance)}</em></div>`
   );
+}
+
+/** Maps of at most so many heads a run: the first, the middle and the last layer come first. */
+const MAPS = 12;
+
+/** Where selected tiles lie, seen from their query tile: a map a head. */
+export function selectionMaps({ layers, grid }: Pick<RunReport, 'layers' | 'grid'>): string {
+  const order = [...new Set([0, layers.length >> 1, layers.length - 1])].filter((layer) => layers[layer] !== undefined);
+  return order
+    .flatMap((at) => layers[at]!.offsets.map((offsets, head) => ({ layer: layers[at]!.layer, head, offsets })))
+    .slice(0, MAPS)
+    .map(({ layer, head, offsets }) => {
+      const label = `Layer ${String(layer)}, head ${String(head)}`;
+      return offsetFigure(grid, offsets, `<b>${label}</b>`, label);
+    })
+    .join('');
 }

@@ -1,27 +1,12 @@
 /** The report about training runs as one HTML file: no network, no script. */
 
 import { escapeHtml, flops, percent } from '../../report/html.js';
-import { offsetFigure } from '../../report/offsets.js';
 import { STYLES } from '../../report/styles.js';
-import { legend, lossChart, massBars, RUN_COLOURS, runColour, short } from './charts.js';
+import { legend, lossChart, massBars, runColour, selectionMaps, short } from './charts.js';
 import { finalLoss, median, type RunReport } from './data.js';
+import { RUN_STYLES } from './styles.js';
 
 const POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'";
-
-const COLOURS = ['#d97a10', '#3d6fb8', '#0f766e', '#b0417a', '#6b5fc7', '#7a7f36'];
-const RUN_STYLES = `
-:root { ${COLOURS.slice(0, RUN_COLOURS)
-  .map((colour, index) => `--run-${String(index)}: ${colour};`)
-  .join(' ')} }
-.runs { list-style: none; display: flex; flex-wrap: wrap; gap: 6px 22px; padding: 0; margin: 0 0 14px; font-size: 14px; }
-.runs i { display: inline-block; width: 18px; height: 4px; border-radius: 2px; margin-right: 8px; vertical-align: middle; }
-.samples { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(240px, 100%), 1fr)); gap: 18px; }
-.samples figure { margin: 0; } .samples img { width: 100%; border-radius: 8px; image-rendering: pixelated; display: block; }
-.samples figcaption { font-size: 14px; padding-top: 6px; }
-.meter i { position: relative; overflow: visible; }
-.meter u { position: absolute; top: 3px; width: 6px; height: 6px; margin-left: -3px; border-radius: 50%; background: var(--ink); opacity: .55; }
-.runs-table { overflow-x: auto; }
-`;
 
 /** The whole report, as UTF-8 text. */
 export function renderTrainReport(runs: readonly RunReport[]): string {
@@ -100,19 +85,8 @@ function samples(runs: readonly RunReport[]): string {
   <div class="samples">${figures.join('')}</div></section>`;
 }
 
-/** Maps of at most so many heads a run: the first, the middle and the last layer come first. */
-const MAPS = 12;
-
 function attention(run: RunReport, index: number): string {
-  const { name, grid, layers, settings } = run;
-  const order = [...new Set([0, layers.length >> 1, layers.length - 1])].filter((layer) => layers[layer] !== undefined);
-  const maps = order
-    .flatMap((at) => layers[at]!.offsets.map((offsets, head) => ({ layer: layers[at]!.layer, head, offsets })))
-    .slice(0, MAPS)
-    .map(({ layer, head, offsets }) => {
-      const label = `Layer ${String(layer)}, head ${String(head)}`;
-      return offsetFigure(grid, offsets, `<b>${label}</b>`, label);
-    });
+  const { name, settings } = run;
   const whose =
     settings.attention === 'full'
       ? 'the tiles that VSA’s coarse stage would select from the same queries and keys hold'
@@ -126,7 +100,7 @@ function attention(run: RunReport, index: number): string {
   <div class="card" style="margin-top:22px"><h3>Where selected tiles lie</h3>
     <p>Seen from the query tile, which is outlined: the stronger the colour, the more often the tile at that distance is
       selected.</p>
-    <div class="offsets">${maps.join('')}</div></div></section>`;
+    <div class="offsets">${selectionMaps(run)}</div></div></section>`;
 }
 
 function setup(runs: readonly RunReport[]): string {
