@@ -4,6 +4,7 @@
 #include "cuda/check.h"
 #include "cuda/coarse_scores.cuh"
 #include "cuda/coarse_tensor.cuh"
+#include "cuda/kernel_attributes.h"
 
 // Two kernels. The first goes through the keys for some queries: it makes the gradients of the scores, leaves them in
 // memory, and sums dq. The second goes through the queries for some keys and sums dk and dv; half of a block's warps
@@ -339,8 +340,7 @@ void launch_dq(BackwardArgs args, const Launch& on) {
   args.blocks = (args.rows + S::kRows - 1) / S::kRows;
   const int64_t blocks = int64_t{args.key_heads} * args.heads_each * args.blocks;
   VSA_CHECK(blocks <= INT32_MAX, "too many query tiles for a launch");
-  check(cudaFuncSetAttribute(coarse_dq<D, kRowWarps>, cudaFuncAttributeMaxDynamicSharedMemorySize, 4 * S::kFloats),
-        "cudaFuncSetAttribute");
+  allow_shared_memory(coarse_dq<D, kRowWarps>, 4 * S::kFloats, "coarse_dq");
   coarse_dq<D, kRowWarps><<<static_cast<unsigned>(blocks), kThreads, 4 * S::kFloats, on.stream>>>(args);
   check_launch("coarse_dq");
 }
@@ -352,8 +352,7 @@ void launch_dk_dv(BackwardArgs args, const Launch& on) {
   args.blocks = (args.Nk + S::kRows - 1) / S::kRows;
   const int64_t blocks = int64_t{args.key_heads} * args.blocks;
   VSA_CHECK(blocks <= INT32_MAX, "too many key tiles for a launch");
-  check(cudaFuncSetAttribute(coarse_dk_dv<D, kRowWarps>, cudaFuncAttributeMaxDynamicSharedMemorySize, S::kSharedBytes),
-        "cudaFuncSetAttribute");
+  allow_shared_memory(coarse_dk_dv<D, kRowWarps>, S::kSharedBytes, "coarse_dk_dv");
   coarse_dk_dv<D, kRowWarps><<<static_cast<unsigned>(blocks), kThreads, S::kSharedBytes, on.stream>>>(args);
   check_launch("coarse_dk_dv");
 }

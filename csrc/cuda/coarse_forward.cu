@@ -4,6 +4,7 @@
 #include "cuda/check.h"
 #include "cuda/coarse_scores.cuh"
 #include "cuda/coarse_tensor.cuh"
+#include "cuda/kernel_attributes.h"
 
 // Softmax over rows of scores that lie in memory, and its product with the values. A block has the rows of a few warps;
 // several groups of warps have the same rows and share out the keys of every step, each with an online softmax of its
@@ -218,9 +219,7 @@ void launch_as(ForwardArgs args, int64_t heads, const Launch& on) {
   args.row_blocks = (args.rows + S::kRows - 1) / S::kRows;
   const int64_t blocks = heads * args.row_blocks;
   VSA_CHECK(blocks <= INT32_MAX, "too many query tiles for a launch");
-  check(
-      cudaFuncSetAttribute(coarse_forward<D, kRowWarps>, cudaFuncAttributeMaxDynamicSharedMemorySize, S::kSharedBytes),
-      "cudaFuncSetAttribute");
+  allow_shared_memory(coarse_forward<D, kRowWarps>, S::kSharedBytes, "coarse_forward");
   coarse_forward<D, kRowWarps><<<static_cast<unsigned>(blocks), kThreads, S::kSharedBytes, on.stream>>>(args);
   check_launch("coarse_forward");
 }

@@ -1,5 +1,6 @@
 #include "cuda/check.h"
 #include "cuda/coarse_scores.cuh"
+#include "cuda/kernel_attributes.h"
 #include "cuda/selection_scores.cuh"
 
 namespace vsa::cuda::coarse {
@@ -40,11 +41,8 @@ void launch_as(Args a, int64_t heads, const Launch& on) {
   const int64_t blocks = heads * a.row_blocks * a.column_blocks;
   if (blocks == 0) return;
   VSA_CHECK(blocks <= INT32_MAX, "too many tiles for a launch");
-  check(cudaFuncSetAttribute(coarse_scores<S>, cudaFuncAttributeMaxDynamicSharedMemorySize, S::kSharedBytes),
-        "cudaFuncSetAttribute");
-  check(cudaFuncSetAttribute(coarse_scores<S>, cudaFuncAttributePreferredSharedMemoryCarveout,
-                             cudaSharedmemCarveoutMaxShared),
-        "cudaFuncSetAttribute");
+  allow_shared_memory(coarse_scores<S>, S::kSharedBytes, "coarse_scores");
+  prefer_shared_memory(coarse_scores<S>, "coarse_scores");
   coarse_scores<S><<<static_cast<unsigned>(blocks), S::kThreads, S::kSharedBytes, on.stream>>>(a);
   check_launch("coarse_scores");
 }
