@@ -1,4 +1,3 @@
-#include <algorithm>
 #include <cmath>
 
 #include "cuda/check.h"
@@ -14,15 +13,15 @@ namespace vsa::cuda {
 namespace coarse {
 namespace {
 
-constexpr int kWarps = 16, kThreads = 32 * kWarps;
-constexpr int kStepKeys = 64, kStageQueries = 32;
+constexpr int kThreads = 256;
+constexpr int kStepKeys = 64, kStepQueries = 32;
 
 struct BackwardArgs {
   int32_t H, group, Nq, Nk;  // group: query heads that share a key head
   int32_t first_head, first_row, rows;
   int32_t key_heads, heads_each;  // of the portion: key heads, and query heads of each
   int32_t blocks;                 // of a head
-  bool large_dk_dv;               // blocks
+  bool large_dq, large_dk_dv;     // blocks
   bool add;                       // to dk and dv of portions before
   float scale;
   Scores scores, dscores;
@@ -42,64 +41,40 @@ __device__ __forceinline__ float subtrahend(float lse) {
   return lse == -INFINITY ? INFINITY : lse;
 }
 
-// How the warps of a block of coarse_dq share its work: kRowWarps times 16 queries, kParts of a step's keys, then as
-// many parts of the columns of dq.
-template <int D, int kRowWarps>
-struct QueryShape {
-  static constexpr int kRows = kWarpRows * kRowWarps, kParts = kWarps / kRowWarps;
-  static constexpr int kKeyBlocks = kStepKeys / 8 / kParts, kColumnBlocks = (D / 8 + kParts - 1) / kParts;
-  static constexpr int kPitchS = kStepKeys + 8;  // floats of a row of score gradients: pairs lie in different banks
-  static constexpr int kTile = kStepKeys * kPitch<D>;
-  static constexpr int kFloats = 2 * kTile + kRows * (kPitch<D> + kPitchS + 2);
-};
-
-// dq += ds k for a step: ds in shared memory at the lane's row g and column 2 c, k at its row 2 c and column g.
-template <int D, int kCount, int kPitchS>
-__device__ __forceinline__ void multiply_step_keys(float (&sum)[kCount][4], const float* ds, const float* k) {
+// Of rows in memory, shared out over the four lanes of a row.
+template <int D>
+__device__ __forceinline__ float dot(const float* x, const float* y, int column) {
+  float sum = 0;
 #pragma unroll
-  for (int first = 0; first < kStepKeys; first += 32) {
-    float large[kCount][4] = {}, small[kCount][4] = {};
-#pragma unroll
-    for (int key = first; key < first + 32; key += 8) {
-      const float2 upper = *reinterpret_cast<const float2*>(ds + key);
-      const float2 lower = *reinterpret_cast<const float2*>(ds + 8 * kPitchS + key);
-      const float left[4] = {upper.x, upper.y, lower.x, lower.y};
-      float x[kCount][2];
-#pragma unroll
-      for (int n = 0; n < kCount; ++n) x[n][0] = k[key * kPitch<D> + 8 * n], x[n][1] = k[(key + 1) * kPitch<D> + 8 * n];
-      multiply_step(large, small, LeftBlock(left), x);
-    }
-#pragma unroll
-    for (int n = 0; n < kCount; ++n) {
-#pragma unroll
-      for (int e = 0; e < 4; ++e) sum[n][e] += large[n][e] + small[n][e];
-    }
+  for (int i = 0; i < D / 16; ++i) {
+    const float4 a = *reinterpret_cast<const float4*>(x + 16 * i + 4 * column);
+    const float4 b = *reinterpret_cast<const float4*>(y + 16 * i + 4 * column);
+    sum = fmaf(a.x, b.x, fmaf(a.y, b.y, fmaf(a.z, b.z, fmaf(a.w, b.w, sum))));
   }
+  sum += __shfl_xor_sync(~0u, sum, 1);
+  return sum + __shfl_xor_sync(~0u, sum, 2);
 }
 
-// In a step a warp has the products of its queries with a part of the keys; then all exchange the gradients of the
-// scores, and it has a part of dq's columns. There is room for one step's values and one step's keys: the next ones of
-// either come while it is busy with the other. Sums have the same order whatever the shape.
-template <int D, int kRowWarps>
+// A block has the rows of a few warps; groups of warps have the same rows and share out the keys of every step. There
+// is room for one step's values and one step's keys: the next ones of either come while it is busy with the other.
+template <int D, int kGroups>
 __global__ void __launch_bounds__(kThreads, 1) coarse_dq(const __grid_constant__ BackwardArgs p) {
-  using S = QueryShape<D, kRowWarps>;
+  constexpr int kRowWarps = kThreads / 32 / kGroups, kRows = kWarpRows * kRowWarps, kGroupThreads = 32 * kRowWarps;
+  constexpr int kKeys = kStepKeys / kGroups, kSteps = kKeys / 8;  // of a group
+  static_assert((kGroups - 1) * kGroupThreads * (D / 2) <= 2 * kStepKeys * kPitch<D>, "sums fit values and keys");
   extern __shared__ float4 memory[];
   float* const values = reinterpret_cast<float*>(memory);
-  float* const keys = values + S::kTile;
-  float* const gradients = keys + S::kTile;
-  float* const exchange = gradients + S::kRows * kPitch<D>;
-  float* const deltas = exchange + S::kRows * S::kPitchS;
-  float* const lses = deltas + S::kRows;
+  float* const keys = values + kStepKeys * kPitch<D>;
+  float* const gradients = keys + kStepKeys * kPitch<D>;
 
   const int index = static_cast<int>(blockIdx.x) / p.blocks, head = p.first_head + index;
   const int b = head / p.H, h = head - b * p.H, Hkv = p.H / p.group;
-  const int warp = threadIdx.x / 32, part = warp / kRowWarps;
+  const int thread = threadIdx.x % kGroupThreads, group = threadIdx.x / kGroupThreads;
   const Lane lane;
-  const int first_row = (static_cast<int>(blockIdx.x) - index * p.blocks) * S::kRows;  // of the portion
-  const int warp_row = warp % kRowWarps * kWarpRows, row = first_row + warp_row;
+  const int first_row = (static_cast<int>(blockIdx.x) - index * p.blocks) * kRows;  // of the portion
+  const int warp_row = thread / 32 * kWarpRows, row = first_row + warp_row;
   const int64_t key_head = (int64_t{b} * p.Nk * Hkv + h / p.group) * D, key_stride = int64_t{Hkv} * D;
-  const int64_t query_stride = int64_t{p.H} * D;
-  const int64_t query_head = (int64_t{b} * p.Nq * p.H + h) * D + p.first_row * query_stride;
+  const int64_t query_head = (int64_t{b} * p.Nq * p.H + h) * D, query_stride = int64_t{p.H} * D;
 
   const auto load_values = [&](int step) {
     copy_rows<D, kStepKeys, kThreads>(values, p.v + key_head, key_stride, step * kStepKeys, p.Nk, threadIdx.x);
@@ -114,65 +89,46 @@ __global__ void __launch_bounds__(kThreads, 1) coarse_dq(const __grid_constant__
     __syncthreads();
   };
 
-  copy_rows<D, S::kRows, kThreads>(gradients, p.doutput + query_head, query_stride, first_row, p.rows, threadIdx.x);
+  copy_rows<D, kRows, kThreads>(gradients, p.doutput + query_head + p.first_row * query_stride, query_stride, first_row,
+                                p.rows, threadIdx.x);
   load_values(0);
-  if (threadIdx.x < 8 * S::kRows) {  // eight threads a row
-    const int r = threadIdx.x / 8, at = min(first_row + r, p.rows - 1);
-    const int64_t from = query_head + at * query_stride + threadIdx.x % 8 * 4;
-    float sum = 0;
-#pragma unroll
-    for (int i = 0; i < D; i += 32) {
-      const float4 x = *reinterpret_cast<const float4*>(p.output + from + i);
-      const float4 y = *reinterpret_cast<const float4*>(p.doutput + from + i);
-      sum = fmaf(x.x, y.x, fmaf(x.y, y.y, fmaf(x.z, y.z, fmaf(x.w, y.w, sum))));
-    }
-#pragma unroll
-    for (int distance = 1; distance < 8; distance *= 2) sum += __shfl_xor_sync(~0u, sum, distance);
-    if (threadIdx.x % 8 == 0) {
-      deltas[r] = sum;
-      lses[r] = subtrahend(p.lse[int64_t{head} * p.Nq + p.first_row + at]);
-    }
-  }
-  int64_t score_row[2];
+  int score_row[2];  // in floats
+  float lse[2], delta[2];
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
     const int at = min(row + lane.row + 8 * r, p.rows - 1);
-    score_row[r] = int64_t{at} * p.scores.row_stride + part * S::kKeyBlocks * 8 + 2 * lane.column;
+    score_row[r] = at * p.scores.row_stride + 2 * lane.column;
+    lse[r] = subtrahend(p.lse[int64_t{head} * p.Nq + p.first_row + at]);
+    const int64_t query = query_head + (p.first_row + at) * query_stride;
+    delta[r] = dot<D>(p.output + query, p.doutput + query, lane.column);
   }
   const float* const scores = p.scores.first + index * p.scores.head_stride;
   float* const dscores = p.dscores.first + index * p.dscores.head_stride;
   meet();
   load_keys(0);
-  float lse[2], delta[2];
-#pragma unroll
-  for (int r = 0; r < 2; ++r) {
-    lse[r] = lses[warp_row + lane.row + 8 * r], delta[r] = deltas[warp_row + lane.row + 8 * r];
-  }
-  float* const my_exchange = exchange + (warp_row + lane.row) * S::kPitchS + 2 * lane.column;
 
-  float sum[S::kColumnBlocks][4] = {};
-  const int first_block = part * S::kColumnBlocks;
-  const bool has_columns = D / 8 % S::kColumnBlocks == 0 && D / 8 / S::kColumnBlocks == S::kParts
-                               ? true
-                               : first_block < D / 8;  // known where all warps have some
+  float sum[D / 8][4] = {};
+  const float one[2] = {1, 1};
   const int steps = (p.Nk + kStepKeys - 1) / kStepKeys;
 #pragma unroll 1
   for (int step = 0; step < steps; ++step) {
-    const int left = p.Nk - step * kStepKeys - part * S::kKeyBlocks * 8 - 2 * lane.column;
-    float s[S::kKeyBlocks][4], ds[S::kKeyBlocks][4];
+    const int first_key = step * kStepKeys + group * kKeys, left = p.Nk - first_key - 2 * lane.column;
+    float s[kSteps][4], ds[kSteps][4];
 #pragma unroll
-    for (int t = 0; t < S::kKeyBlocks; ++t) {
+    for (int t = 0; t < kSteps; ++t) {
 #pragma unroll
       for (int r = 0; r < 2; ++r) {
         float2 x = make_float2(0, 0);
-        if (8 * t < left) x = *reinterpret_cast<const float2*>(scores + score_row[r] + step * kStepKeys + 8 * t);
+        if (8 * t < left) x = *reinterpret_cast<const float2*>(scores + (score_row[r] + first_key + 8 * t));
         s[t][2 * r] = x.x, s[t][2 * r + 1] = x.y;
       }
     }
     multiply_columns<D>(ds, gradients + warp_row * kPitch<D> + columns_place<D>(lane),
-                        values + part * S::kKeyBlocks * 8 * kPitch<D> + columns_place<D>(lane));
+                        values + group * kKeys * kPitch<D> + columns_place<D>(lane));
+    meet();  // this step's keys are here, and all are done with its values
+    if (step + 1 < steps) load_values(step + 1);
 #pragma unroll
-    for (int t = 0; t < S::kKeyBlocks; ++t) {
+    for (int t = 0; t < kSteps; ++t) {
 #pragma unroll
       for (int e = 0; e < 4; ++e) {
         const float probability = expf(s[t][e] - lse[e / 2]);
@@ -180,190 +136,155 @@ __global__ void __launch_bounds__(kThreads, 1) coarse_dq(const __grid_constant__
       }
 #pragma unroll
       for (int r = 0; r < 2; ++r) {
-        const float2 x = make_float2(ds[t][2 * r], ds[t][2 * r + 1]);
-        *reinterpret_cast<float2*>(my_exchange + 8 * r * S::kPitchS + part * S::kKeyBlocks * 8 + 8 * t) = x;
         if (row + lane.row + 8 * r < p.rows && 8 * t < left) {
-          *reinterpret_cast<float2*>(dscores + score_row[r] + step * kStepKeys + 8 * t) = x;
+          *reinterpret_cast<float2*>(dscores + (score_row[r] + first_key + 8 * t)) =
+              make_float2(ds[t][2 * r], ds[t][2 * r + 1]);
         }
       }
     }
-    meet();  // this step's keys and all gradients are here, and all are done with the values
-    if (step + 1 < steps) load_values(step + 1);
-    if (has_columns) {
-      multiply_step_keys<D, S::kColumnBlocks, S::kPitchS>(sum, my_exchange,
-                                                          keys + first_block * 8 + rows_place<D>(lane));
-    }
-    meet();  // the next values are here, and all are done with keys and gradients
+    multiply_rows<D>(sum, one, ds, keys + group * kKeys * kPitch<D> + rows_place<D>(lane));
+    meet();  // the next values are here, and all are done with the keys
     if (step + 1 < steps) load_keys(step + 1);
   }
-  const float factor[2] = {p.scale, p.scale};
-  if (has_columns) {
-    write_rows(p.dq + query_head + first_block * 8, query_stride, row, p.rows, sum, factor, false);
+
+  // All are done with values and keys.
+  if (group > 0) put_sum<D>(values + (group - 1) * kGroupThreads * (D / 2), sum, thread, kGroupThreads);
+  __syncthreads();
+  if (group > 0) return;
+#pragma unroll 1
+  for (int other = 0; other < kGroups - 1; ++other) {
+    add_sum<D>(sum, one, values + other * kGroupThreads * (D / 2), one, thread, kGroupThreads);
   }
+  const float factor[2] = {p.scale, p.scale};
+  write_rows<D>(p.dq + query_head + p.first_row * query_stride, query_stride, row, p.rows, sum, factor, false);
 }
 
-// What a block of coarse_dk_dv goes through: where the first of its query heads begins.
-struct QueryHead {
-  const float* doutput;
-  const float* q;
-  const float* lse;
-  const float* scores;
-  const float* dscores;
-};
-
-// How the warps of a block of coarse_dk_dv share its work: kRowWarps times 16 keys, kParts of the columns, dv or dk,
-// kGroups of the queries of a step. A stage of queries has one or two steps, in which a group has up to 16 of them, for
-// the sake of registers.
-template <int D, int kRowWarps>
-struct KeyShape {
-  static constexpr int kRows = kWarpRows * kRowWarps, kParts = D == 64 ? 1 : 2, kColumns = D / kParts;
-  static constexpr int kGroups = kWarps / (2 * kRowWarps * kParts), kGroupThreads = kThreads / kGroups;
-  static constexpr int kQueries = std::min(kStageQueries / kGroups, 16), kStepQueries = kQueries * kGroups;
-  static constexpr int kStageSteps = kStageQueries / kStepQueries;
-  static constexpr int kOperand = kStageQueries * kPitch<D>;  // floats
-  static constexpr int kSums = kGroupThreads * kColumns / 2;  // of a group
-  static constexpr int kFloats = std::max(4 * kOperand + 2 * kStageQueries, (kGroups - 1) * kSums);
-  static constexpr int kSharedBytes = 4 * kFloats + sizeof(QueryHead);
-};
-
-// The two matrices come transposed from memory, eight keys of a row at a time; output gradients and queries through two
-// stages of shared memory, a stage ahead.
-template <int D, int kRowWarps>
+// A block has the keys of a few warps, and each warp's keys twice: for dv and for dk. Groups of warps have the same
+// keys and share out the queries of every step. The two matrices come transposed from memory, eight keys of a row at a
+// time; output gradients and queries through two stages of shared memory, a step ahead.
+template <int D, int kGroups>
 __global__ void __launch_bounds__(kThreads, 1) coarse_dk_dv(const __grid_constant__ BackwardArgs p) {
-  using S = KeyShape<D, kRowWarps>;
-  constexpr int kSteps = S::kQueries / 8;
+  constexpr int kRowWarps = kThreads / 64 / kGroups, kRows = kWarpRows * kRowWarps, kPartThreads = 32 * kRowWarps;
+  constexpr int kQueries = kStepQueries / kGroups, kSteps = kQueries / 8;  // of a group
+  constexpr int kOperand = kStepQueries * kPitch<D>;
+  static_assert((kGroups - 1) * kThreads / kGroups * (D / 2) <= 4 * kOperand, "sums fit the stages");
   extern __shared__ float4 memory[];
   float* const stages = reinterpret_cast<float*>(memory);
-  float* const lses = stages + 4 * S::kOperand;  // two stages of them
-  auto& heads = *reinterpret_cast<QueryHead*>(stages + S::kFloats);
+  float* const lse = stages + 4 * kOperand;  // two stages of them
 
   const int index = static_cast<int>(blockIdx.x) / p.blocks, key_head = p.first_head / p.group + index;
   const int Hkv = p.H / p.group, b = key_head / Hkv, kv = key_head - b * Hkv;
-  const int warp = threadIdx.x / 32, part = warp / kRowWarps % S::kParts;
-  const bool keys = warp / (kRowWarps * S::kParts) % 2 == 1;  // has dk
-  const int group = warp / (2 * kRowWarps * S::kParts);
+  const int part = threadIdx.x / kPartThreads, thread = threadIdx.x % kPartThreads;
+  const bool keys = part % 2 == 1;  // has dk
+  const int group = part / 2;
   const Lane lane;
-  const int row = (static_cast<int>(blockIdx.x) - index * p.blocks) * S::kRows + warp % kRowWarps * kWarpRows;
-  if (threadIdx.x == 0) {
-    const int first = index * p.heads_each, head = p.first_head + first;  // of the portion, of all
-    const int64_t query = ((int64_t{b} * p.Nq + p.first_row) * p.H + (head - b * p.H)) * D;
-    heads = {p.doutput + query, p.q + query, p.lse + int64_t{head} * p.Nq + p.first_row,
-             p.scores.first + first * p.scores.head_stride, p.dscores.first + first * p.dscores.head_stride};
-  }
-  __syncthreads();
+  const int row = (static_cast<int>(blockIdx.x) - index * p.blocks) * kRows + thread / 32 * kWarpRows;
+  const int first_head = index * p.heads_each;  // of the portion's
+  const int chunks = (p.rows + kStepQueries - 1) / kStepQueries, steps = p.heads_each * chunks;
+  const int64_t query_stride = int64_t{p.H} * D;
 
-  // A stage is some queries of one head.
-  const int chunks = (p.rows + kStageQueries - 1) / kStageQueries, stage_count = p.heads_each * chunks;
-  const auto load = [&](int stage) {
-    const int head = stage / chunks, first = (stage - head * chunks) * kStageQueries;
-    float* const to = stages + stage % 2 * (2 * S::kOperand);
-    const int64_t stride = int64_t{p.H} * D;
-    copy_rows<D, kStageQueries, kThreads>(to, heads.doutput + head * D, stride, first, p.rows, threadIdx.x);
-    copy_rows<D, kStageQueries, kThreads>(to + S::kOperand, heads.q + head * D, stride, first, p.rows, threadIdx.x);
-    if (threadIdx.x < kStageQueries) {
+  // A step is some queries of one head.
+  const auto load = [&](int step) {
+    const int of = step / chunks, first = (step - of * chunks) * kStepQueries;
+    const int head = p.first_head + first_head + of;
+    const int64_t at = (int64_t{b} * p.Nq * p.H + (head - b * p.H)) * D + p.first_row * query_stride;
+    float* const stage = stages + step % 2 * (2 * kOperand);
+    copy_rows<D, kStepQueries, kThreads>(stage, p.doutput + at, query_stride, first, p.rows, threadIdx.x);
+    copy_rows<D, kStepQueries, kThreads>(stage + kOperand, p.q + at, query_stride, first, p.rows, threadIdx.x);
+    if (threadIdx.x < kStepQueries) {
       const int query = min(first + static_cast<int>(threadIdx.x), p.rows - 1);
-      ptx::cp_async_4(ptx::shared_address(lses + stage % 2 * kStageQueries + threadIdx.x),
-                      heads.lse + int64_t{head} * p.Nq + query);
+      ptx::cp_async_4(ptx::shared_address(lse + step % 2 * kStepQueries + threadIdx.x),
+                      p.lse + int64_t{head} * p.Nq + p.first_row + query);
     }
     ptx::cp_async_commit();
   };
-  const auto first_of = [&](int step) { return step % S::kStageSteps * S::kStepQueries + group * S::kQueries; };
-  int columns[2];
-#pragma unroll
-  for (int r = 0; r < 2; ++r) columns[r] = min(row + lane.row + 8 * r, p.Nk - 1);
   float next[kSteps][4];
   const auto read = [&](int step) {
-    const int stage = step / S::kStageSteps, head = stage / chunks;
-    const int first = (stage - head * chunks) * kStageQueries + first_of(step) + 2 * lane.column;
-    const float* const matrix = keys ? heads.dscores + head * p.dscores.head_stride  //
-                                     : heads.scores + head * p.scores.head_stride;
+    const int of = step / chunks, first = (step - of * chunks) * kStepQueries + group * kQueries + 2 * lane.column;
+    const Scores& from = keys ? p.dscores : p.scores;
+    const float* const matrix = from.first + (first_head + of) * from.head_stride;
 #pragma unroll
     for (int t = 0; t < kSteps; ++t) {
 #pragma unroll
       for (int e = 0; e < 2; ++e) {
-        const float* const x = matrix + int64_t{min(first + 8 * t + e, p.rows - 1)} * p.scores.row_stride;
-        next[t][e] = x[columns[0]], next[t][2 + e] = x[columns[1]];
+        const int query = min(first + 8 * t + e, p.rows - 1);
+        const float* const x = matrix + int64_t{query} * from.row_stride;
+        next[t][e] = x[min(row + lane.row, p.Nk - 1)], next[t][2 + e] = x[min(row + lane.row + 8, p.Nk - 1)];
       }
     }
   };
 
   load(0);
   read(0);
-  float sum[S::kColumns / 8][4] = {};
+  float sum[D / 8][4] = {};
   const float one[2] = {1, 1};
-  const int steps = stage_count * S::kStageSteps;
 #pragma unroll 1
   for (int step = 0; step < steps; ++step) {
-    const int stage = step / S::kStageSteps;
-    if (step % S::kStageSteps == 0) {
-      ptx::cp_async_wait<0>();
-      __syncthreads();  // this stage's rows are here, and nobody reads those of the one before any more
-      if (stage + 1 < stage_count) load(stage + 1);
-    }
-    const int left = p.rows - stage % chunks * kStageQueries - first_of(step) - 2 * lane.column;
-    const float* const lse = lses + stage % 2 * kStageQueries + first_of(step) + 2 * lane.column;
+    ptx::cp_async_wait<0>();
+    __syncthreads();  // this step's rows are here, and nobody reads those of the one before any more
+    if (step + 1 < steps) load(step + 1);
+    const int left = p.rows - step % chunks * kStepQueries - group * kQueries - 2 * lane.column;
+    const float* const my_lse = lse + step % 2 * kStepQueries + group * kQueries + 2 * lane.column;
     float x[kSteps][4];
 #pragma unroll
     for (int t = 0; t < kSteps; ++t) {
 #pragma unroll
       for (int e = 0; e < 4; ++e) {
         const int query = 8 * t + e % 2;  // from the lane's first on
-        const float given = next[t][e], value = keys ? given : expf(given - subtrahend(lse[query]));
+        const float given = next[t][e], value = keys ? given : expf(given - subtrahend(my_lse[query]));
         x[t][e] = query < left ? value : 0.0f;
       }
     }
     if (step + 1 < steps) read(step + 1);
-    multiply_rows<D, S::kColumns>(sum, one, x,
-                                  stages + (stage % 2 * 2 + (keys ? 1 : 0)) * S::kOperand + first_of(step) * kPitch<D> +
-                                      part * S::kColumns + rows_place<D>(lane));
+    multiply_rows<D>(
+        sum, one, x,
+        stages + (step % 2 * 2 + (keys ? 1 : 0)) * kOperand + group * kQueries * kPitch<D> + rows_place<D>(lane));
   }
 
-  if constexpr (S::kGroups > 1) {
-    const int thread = threadIdx.x % S::kGroupThreads;
+  if constexpr (kGroups > 1) {
     __syncthreads();  // the stages are free
-    if (group > 0) put_sum(stages + (group - 1) * S::kSums, sum, thread, S::kGroupThreads);
+    if (group > 0) put_sum<D>(stages + (part - 2) * kPartThreads * (D / 2), sum, thread, kPartThreads);
     __syncthreads();
     if (group > 0) return;
 #pragma unroll 1
-    for (int other = 0; other < S::kGroups - 1; ++other) {
-      add_sum(sum, one, stages + other * S::kSums, one, thread, S::kGroupThreads);
+    for (int other = 0; other < kGroups - 1; ++other) {
+      add_sum<D>(sum, one, stages + (2 * other + part) * kPartThreads * (D / 2), one, thread, kPartThreads);
     }
   }
   const float scale = keys ? p.scale : 1.0f, factor[2] = {scale, scale};
-  const int64_t to = (int64_t{b} * p.Nk * Hkv + kv) * D + part * S::kColumns;
-  write_rows((keys ? p.dk : p.dv) + to, int64_t{Hkv} * D, row, p.Nk, sum, factor, p.add);
+  const int64_t to = (int64_t{b} * p.Nk * Hkv + kv) * D;
+  write_rows<D>((keys ? p.dk : p.dv) + to, int64_t{Hkv} * D, row, p.Nk, sum, factor, p.add);
 }
 
-template <int D, int kRowWarps>
+template <int D, int kGroups>
 void launch_dq(BackwardArgs args, const Launch& on) {
-  using S = QueryShape<D, kRowWarps>;
-  args.blocks = (args.rows + S::kRows - 1) / S::kRows;
+  constexpr int kRows = kWarpRows * kThreads / 32 / kGroups, kShared = (2 * kStepKeys + kRows) * kPitch<D> * 4;
+  static_assert(kShared <= 99 * 1024, "what a block may have on every GPU");
+  args.blocks = (args.rows + kRows - 1) / kRows;
   const int64_t blocks = int64_t{args.key_heads} * args.heads_each * args.blocks;
   VSA_CHECK(blocks <= INT32_MAX, "too many query tiles for a launch");
-  allow_shared_memory(coarse_dq<D, kRowWarps>, 4 * S::kFloats, "coarse_dq");
-  coarse_dq<D, kRowWarps><<<static_cast<unsigned>(blocks), kThreads, 4 * S::kFloats, on.stream>>>(args);
+  allow_shared_memory(coarse_dq<D, kGroups>, kShared, "coarse_dq");
+  coarse_dq<D, kGroups><<<static_cast<unsigned>(blocks), kThreads, kShared, on.stream>>>(args);
   check_launch("coarse_dq");
 }
 
-template <int D, int kRowWarps>
+template <int D, int kGroups>
 void launch_dk_dv(BackwardArgs args, const Launch& on) {
-  using S = KeyShape<D, kRowWarps>;
-  static_assert(S::kSharedBytes <= 99 * 1024, "what a block may have on every GPU");
-  args.blocks = (args.Nk + S::kRows - 1) / S::kRows;
+  constexpr int kRows = kWarpRows * kThreads / 64 / kGroups, kShared = (4 * kPitch<D> + 2) * kStepQueries * 4;
+  args.blocks = (args.Nk + kRows - 1) / kRows;
   const int64_t blocks = int64_t{args.key_heads} * args.blocks;
   VSA_CHECK(blocks <= INT32_MAX, "too many key tiles for a launch");
-  allow_shared_memory(coarse_dk_dv<D, kRowWarps>, S::kSharedBytes, "coarse_dk_dv");
-  coarse_dk_dv<D, kRowWarps><<<static_cast<unsigned>(blocks), kThreads, S::kSharedBytes, on.stream>>>(args);
+  allow_shared_memory(coarse_dk_dv<D, kGroups>, kShared, "coarse_dk_dv");
+  coarse_dk_dv<D, kGroups><<<static_cast<unsigned>(blocks), kThreads, kShared, on.stream>>>(args);
   check_launch("coarse_dk_dv");
 }
 
 template <int D>
 void launch_for(const BackwardArgs& args, const Launch& on) {
-  static_assert(4 * QueryShape<D, 2>::kFloats <= 99 * 1024, "what a block may have on every GPU");
-  const int64_t heads = int64_t{args.key_heads} * args.heads_each, large_bytes = 4 * QueryShape<D, 4>::kFloats;
-  const bool large = on.shared_memory >= large_bytes && large_blocks(heads, args.rows);
-  (large ? launch_dq<D, 4> : launch_dq<D, 2>)(args, on);
-  (args.large_dk_dv ? launch_dk_dv<D, 4> : launch_dk_dv<D, 2>)(args, on);
+  const auto dq = args.large_dq ? launch_dq<D, 2> : launch_dq<D, 4>;
+  const auto dk_dv = args.large_dk_dv ? launch_dk_dv<D, 1> : launch_dk_dv<D, 2>;
+  dq(args, on);
+  dk_dv(args, on);
 }
 
 }  // namespace
@@ -383,7 +304,7 @@ void launch(const CoarseBackward& p, const Launch& on) {
   coarse::BackwardArgs args{};
   args.H = static_cast<int32_t>(p.H), args.group = static_cast<int32_t>(group);
   args.Nq = static_cast<int32_t>(p.Nq), args.Nk = static_cast<int32_t>(p.Nk);
-  args.large_dk_dv = coarse::large_blocks(p.B * p.Hkv, p.Nk);
+  args.large_dq = coarse::large_blocks(p.B * p.H, p.Nq), args.large_dk_dv = coarse::large_blocks(p.B * p.Hkv, p.Nk);
   args.scale = p.scale;
   args.q = p.q, args.k = p.k, args.v = p.v, args.output = p.output, args.lse = p.lse, args.doutput = p.doutput;
   args.dq = p.dq, args.dk = p.dk, args.dv = p.dv;
@@ -395,6 +316,7 @@ void launch(const CoarseBackward& p, const Launch& on) {
       dscores = on.scratch_of<float>(floats);
       if (p.scores == nullptr) scores = on.scratch_of<float>(floats);
     }
+    VSA_CHECK(head_stride <= INT32_MAX, "a head's scores must have fewer than 2^31 elements");
     args.dscores = {dscores, head_stride, stride};
     if (p.scores == nullptr) {
       args.scores = {scores, head_stride, stride};

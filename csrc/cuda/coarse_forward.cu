@@ -1,4 +1,3 @@
-#include <algorithm>
 #include <cmath>
 
 #include "cuda/check.h"
@@ -14,8 +13,8 @@ namespace vsa::cuda {
 namespace coarse {
 namespace {
 
-constexpr int kWarps = 16, kThreads = 32 * kWarps;
-constexpr int kStageKeys = 64;
+constexpr int kThreads = 256;
+constexpr int kStepKeys = 64;
 
 struct ForwardArgs {
   int32_t H, group, Nq, Nk;  // group: query heads that share a key head
@@ -67,107 +66,69 @@ __device__ __forceinline__ void softmax_step(float (&s)[kSteps][4], int left, St
   }
 }
 
-// A block's head: where its rows begin.
-struct Head {
-  const float* scores;
-  const float* v;
-  float* output;
-  float* lse;
-};
-
-// How a block's warps share its work: kRowWarps times 16 rows, kParts of the columns, kGroups of the keys of a step.
-template <int D, int kRowWarps_>
-struct Shape {
-  static constexpr int kRowWarps = kRowWarps_, kParts = D == 64 ? 1 : 2, kGroups = kWarps / kRowWarps / kParts;
-  static constexpr int kRows = kWarpRows * kRowWarps, kColumns = D / kParts;
-  // A stage of values has one or two steps, in which a group has up to 16 keys, for the sake of registers.
-  static constexpr int kKeys = std::min(kStageKeys / kGroups, 16), kStepKeys = kKeys * kGroups;
-  static constexpr int kStageSteps = kStageKeys / kStepKeys;
-  static constexpr int kGroupThreads = 32 * kRowWarps * kParts;
-  static constexpr int kStage = kStageKeys * kPitch<D>;       // floats
-  static constexpr int kSums = kGroupThreads * kColumns / 2;  // of a group
-  static constexpr int kFloats = std::max(2 * kStage, (kGroups - 1) * (kSums + 4 * kGroupThreads));
-  static constexpr int kSharedBytes = 4 * kFloats + sizeof(Head);
-};
-
-template <int D, int kRowWarps>
+template <int D, int kGroups>
 __global__ void __launch_bounds__(kThreads, 1) coarse_forward(const __grid_constant__ ForwardArgs p) {
-  using S = Shape<D, kRowWarps>;
-  constexpr int kSteps = S::kKeys / 8;
+  constexpr int kRowWarps = kThreads / 32 / kGroups, kRows = kWarpRows * kRowWarps, kGroupThreads = 32 * kRowWarps;
+  constexpr int kKeys = kStepKeys / kGroups, kSteps = kKeys / 8;  // of a group
+  constexpr int kStage = kStepKeys * kPitch<D>;
+  static_assert((kGroups - 1) * kGroupThreads * (D / 2 + 4) <= 2 * kStage, "sums and statistics fit the stages");
   extern __shared__ float4 memory[];
   float* const stages = reinterpret_cast<float*>(memory);
 
   const int index = static_cast<int>(blockIdx.x) / p.row_blocks, head = p.first_head + index;
   const int b = head / p.H, h = head - b * p.H, Hkv = p.H / p.group;
-  const int warp = threadIdx.x / 32, part = warp / kRowWarps % S::kParts;
-  const int group = warp / (kRowWarps * S::kParts), thread = threadIdx.x % S::kGroupThreads;
+  const int thread = threadIdx.x % kGroupThreads, group = threadIdx.x / kGroupThreads;
   const Lane lane;
   // The warp's first row, of the portion.
-  const int row = (static_cast<int>(blockIdx.x) - index * p.row_blocks) * S::kRows + warp % kRowWarps * kWarpRows;
-  // What the loop needs once a step: in shared memory it costs no registers.
-  auto& of_head = *reinterpret_cast<Head*>(stages + S::kFloats);
-  const Head first{p.scores.first + index * p.scores.head_stride, p.v + (int64_t{b} * p.Nk * Hkv + h / p.group) * D,
-                   p.output + ((int64_t{b} * p.Nq + p.first_row) * p.H + h) * D,
-                   p.lse + int64_t{head} * p.Nq + p.first_row};
-  if (threadIdx.x == 0) of_head = first;
-  int rows[2];  // of scores, in floats
+  const int row = (static_cast<int>(blockIdx.x) - index * p.row_blocks) * kRows + thread / 32 * kWarpRows;
+  const float* v = p.v + (int64_t{b} * p.Nk * Hkv + h / p.group) * D;
+  const int64_t v_stride = int64_t{Hkv} * D;
+  const float* rows[2];
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
-    rows[r] = min(row + lane.row + 8 * r, p.rows - 1) * p.scores.row_stride + group * S::kKeys + 2 * lane.column;
+    rows[r] = p.scores.first + index * p.scores.head_stride +
+              int64_t{min(row + lane.row + 8 * r, p.rows - 1)} * p.scores.row_stride;
   }
 
-  const int steps = (p.Nk + S::kStepKeys - 1) / S::kStepKeys;
-  const auto load = [&](int stage, const float* v) {
-    copy_rows<D, kStageKeys, kThreads>(stages + stage % 2 * S::kStage, v, int64_t{p.H / p.group} * D,
-                                       stage * kStageKeys, p.Nk, threadIdx.x);
+  const int steps = (p.Nk + kStepKeys - 1) / kStepKeys;
+  const auto load = [&](int step) {
+    copy_rows<D, kStepKeys, kThreads>(stages + step % 2 * kStage, v, v_stride, step * kStepKeys, p.Nk, threadIdx.x);
     ptx::cp_async_commit();
   };
   float next[kSteps][4];
-  const auto left_of = [&](int step) { return p.Nk - step * S::kStepKeys - group * S::kKeys - 2 * lane.column; };
-  const auto read_scores = [&](int step, const float* scores) {
-    const int left = left_of(step);
+  const auto read_scores = [&](int step) {
+    const int key = step * kStepKeys + group * kKeys + 2 * lane.column;
 #pragma unroll
-    for (int r = 0; r < 2; ++r) {
-      const float* const from = scores + (rows[r] + step * S::kStepKeys);
+    for (int t = 0; t < kSteps; ++t) {
+      const int at = key + 8 * t < p.Nk ? key + 8 * t : 0;
 #pragma unroll
-      for (int t = 0; t < kSteps; ++t) {
-        const float2 x = 8 * t < left ? *reinterpret_cast<const float2*>(from + 8 * t) : make_float2(0, 0);
+      for (int r = 0; r < 2; ++r) {
+        const float2 x = *reinterpret_cast<const float2*>(rows[r] + at);
         next[t][2 * r] = x.x, next[t][2 * r + 1] = x.y;
       }
     }
   };
-  float s[kSteps][4], correction[2];
+
+  if (steps > 0) {
+    load(0);
+    read_scores(0);
+  }
+  float sum[D / 8][4] = {};
   Statistics statistics{{-INFINITY, -INFINITY}, {0, 0}};
-  const auto exponentials = [&](int step) {
+#pragma unroll 1
+  for (int step = 0; step < steps; ++step) {
+    ptx::cp_async_wait<0>();
+    __syncthreads();  // this step's values are here, and nobody reads those of the one before any more
+    if (step + 1 < steps) load(step + 1);
+    float s[kSteps][4], correction[2];
 #pragma unroll
     for (int t = 0; t < kSteps; ++t) {
 #pragma unroll
       for (int e = 0; e < 4; ++e) s[t][e] = next[t][e];
     }
-    softmax_step(s, left_of(step), statistics, correction);
-  };
-
-  if (steps > 0) {
-    load(0, first.v);
-    read_scores(0, first.scores);
-    exponentials(0);
-    if (steps > 1) read_scores(1, first.scores);
-  }
-  float sum[S::kColumns / 8][4] = {};
-#pragma unroll 1
-  for (int step = 0; step < steps; ++step) {
-    const int stage = step / S::kStageSteps;
-    if (step % S::kStageSteps == 0) {
-      ptx::cp_async_wait<0>();
-      __syncthreads();  // this stage's values are here, and nobody reads those of the one before any more
-      if ((stage + 1) * kStageKeys < p.Nk) load(stage + 1, of_head.v);
-    }
-    const int key = step % S::kStageSteps * S::kStepKeys + group * S::kKeys;  // of the stage
-    multiply_rows<D, S::kColumns>(
-        sum, correction, s,
-        stages + stage % 2 * S::kStage + key * kPitch<D> + part * S::kColumns + rows_place<D>(lane));
-    if (step + 1 < steps) exponentials(step + 1);  // while slower warps are still busy with products
-    if (step + 2 < steps) read_scores(step + 2, of_head.scores);
+    if (step + 1 < steps) read_scores(step + 1);
+    softmax_step(s, p.Nk - step * kStepKeys - group * kKeys - 2 * lane.column, statistics, correction);
+    multiply_rows<D>(sum, correction, s, stages + step % 2 * kStage + group * kKeys * kPitch<D> + rows_place<D>(lane));
   }
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
@@ -177,17 +138,17 @@ __global__ void __launch_bounds__(kThreads, 1) coarse_forward(const __grid_const
 
   __syncthreads();             // the stages are free
   float* const sums = stages;  // of the groups but the first
-  auto* const all_statistics = reinterpret_cast<float4*>(stages + (S::kGroups - 1) * S::kSums);
+  auto* const all_statistics = reinterpret_cast<float4*>(stages + (kGroups - 1) * kGroupThreads * (D / 2));
   if (group > 0) {
-    put_sum(sums + (group - 1) * S::kSums, sum, thread, S::kGroupThreads);
-    all_statistics[(group - 1) * S::kGroupThreads + thread] =
+    put_sum<D>(sums + (group - 1) * kGroupThreads * (D / 2), sum, thread, kGroupThreads);
+    all_statistics[(group - 1) * kGroupThreads + thread] =
         make_float4(statistics.maximum[0], statistics.total[0], statistics.maximum[1], statistics.total[1]);
   }
   __syncthreads();
   if (group > 0) return;
 #pragma unroll 1
-  for (int other = 0; other < S::kGroups - 1; ++other) {
-    const float4 x = all_statistics[other * S::kGroupThreads + thread];
+  for (int other = 0; other < kGroups - 1; ++other) {
+    const float4 x = all_statistics[other * kGroupThreads + thread];
     const float maxima[2] = {x.x, x.z}, totals[2] = {x.y, x.w};
     float own[2], theirs[2];
 #pragma unroll
@@ -197,36 +158,38 @@ __global__ void __launch_bounds__(kThreads, 1) coarse_forward(const __grid_const
       statistics.maximum[r] = most;
       statistics.total[r] = fmaf(statistics.total[r], own[r], totals[r] * theirs[r]);
     }
-    add_sum(sum, own, sums + other * S::kSums, theirs, thread, S::kGroupThreads);
+    add_sum<D>(sum, own, sums + other * kGroupThreads * (D / 2), theirs, thread, kGroupThreads);
   }
   float factor[2];
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
     const int at = row + lane.row + 8 * r;
     const bool empty = statistics.total[r] == 0;  // no key above -inf
-    if (at < p.rows && lane.column == 0 && part == 0) {
-      of_head.lse[at] = empty ? -INFINITY : statistics.maximum[r] + logf(statistics.total[r]);
+    if (at < p.rows && lane.column == 0) {
+      p.lse[int64_t{head} * p.Nq + p.first_row + at] =
+          empty ? -INFINITY : statistics.maximum[r] + logf(statistics.total[r]);
     }
     factor[r] = empty ? 0.0f : 1.0f / statistics.total[r];
   }
-  write_rows(of_head.output + part * S::kColumns, int64_t{p.H} * D, row, p.rows, sum, factor, false);
+  const int64_t stride = int64_t{p.H} * D;
+  float* const output = p.output + (int64_t{b} * p.Nq * p.H + h) * D + p.first_row * stride;
+  write_rows<D>(output, stride, row, p.rows, sum, factor, false);
 }
 
-template <int D, int kRowWarps>
+template <int D, int kGroups>
 void launch_as(ForwardArgs args, int64_t heads, const Launch& on) {
-  using S = Shape<D, kRowWarps>;
-  static_assert(S::kSharedBytes <= 99 * 1024, "what a block may have on every GPU");
-  args.row_blocks = (args.rows + S::kRows - 1) / S::kRows;
+  constexpr int kRows = kWarpRows * kThreads / 32 / kGroups, kShared = 2 * kStepKeys * kPitch<D> * 4;
+  args.row_blocks = (args.rows + kRows - 1) / kRows;
   const int64_t blocks = heads * args.row_blocks;
   VSA_CHECK(blocks <= INT32_MAX, "too many query tiles for a launch");
-  allow_shared_memory(coarse_forward<D, kRowWarps>, S::kSharedBytes, "coarse_forward");
-  coarse_forward<D, kRowWarps><<<static_cast<unsigned>(blocks), kThreads, S::kSharedBytes, on.stream>>>(args);
+  allow_shared_memory(coarse_forward<D, kGroups>, kShared, "coarse_forward");
+  coarse_forward<D, kGroups><<<static_cast<unsigned>(blocks), kThreads, kShared, on.stream>>>(args);
   check_launch("coarse_forward");
 }
 
 template <int D>
 void launch_for(const ForwardArgs& args, int64_t heads, const Launch& on) {
-  const auto launch = args.large ? launch_as<D, 4> : launch_as<D, 2>;
+  const auto launch = args.large ? launch_as<D, 2> : launch_as<D, 4>;
   launch(args, heads, on);
 }
 

@@ -32,14 +32,4 @@ __device__ __forceinline__ void mma_m16n8k16<__half>(float (&c)[4], const uint32
                : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
-// c += a b with tf32 operands, whose low 13 bits the tensor cores leave out: a 16x8, b 8x8. Lane l, g = l / 4 and
-// j = l % 4, holds  a[0] (g, j)  a[1] (g + 8, j)  a[2] (g, j + 4)  a[3] (g + 8, j + 4);  b0 (j, g)  b1 (j + 4, g);
-// c as above.
-__device__ __forceinline__ void mma_m16n8k8_tf32(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
-  asm volatile(
-      "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-}
-
 }  // namespace vsa::cuda::ptx
