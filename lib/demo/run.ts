@@ -1,4 +1,4 @@
-/** `vsa demo`: a clip, its tokens, q, k and v, sparse and dense attention, and a report about them. */
+/** `vsa demo --attention`: a clip, its tokens, q, k and v, sparse and dense attention, and a report about them. */
 import { TileGrid } from '../attention/grid.js';
 import { topK } from '../attention/schedules.js';
 import { device as deviceOf } from '../device/device.js';

@@ -23,15 +23,6 @@ export async function writeGif(path: string, options: WriteClipOptions): Promise
   await writeFileAtomic(path, encode(frames, shape, fps, scale));
 }
 
-/** The file that `writeGif` writes, in memory. */
-export async function gifBytes(options: WriteClipOptions): Promise<Buffer> {
-  const { frames, shape, fps, scale } = checkWriteOptions(options);
-  const pieces: Uint8Array[] = [];
-  // The encoder uses its buffer again for the next frame.
-  for await (const piece of encode(frames, shape, fps, scale)) pieces.push(piece.slice());
-  return Buffer.concat(pieces);
-}
-
 /** The file's bytes, a piece for each frame; lets others run between frames. */
 async function* encode(frames: Float32Array, shape: ClipShape, fps: number, scale: number): AsyncGenerator<Uint8Array> {
   const [count, H, W] = shape;

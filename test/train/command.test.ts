@@ -11,7 +11,21 @@ import { checkpointOf, rowsOf, temporaryFolder } from './support.js';
 const COMMAND = resolve(__dirname, '../../dist/cli/main.js');
 const folder = temporaryFolder();
 const ON = ['--device', here.toString()];
-const SMALL = [...ON, '--video', '4x64x64', '--patch', '1x8x8', '--width', '64', '--heads', '1', '--layers', '2', '--ffn', '128'];
+const SMALL = [
+  ...ON,
+  '--video',
+  '4x64x64',
+  '--patch',
+  '1x8x8',
+  '--width',
+  '64',
+  '--heads',
+  '1',
+  '--layers',
+  '2',
+  '--ffn',
+  '128',
+];
 
 function start(args: readonly string[]): ChildProcess {
   return spawn(process.execPath, [COMMAND, 'train', ...args], { cwd: folder, stdio: ['ignore', 'ignore', 'pipe'] });

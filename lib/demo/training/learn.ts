@@ -48,8 +48,8 @@ export async function learn(
   }
 }
 
-/** Steps that are timed, and how many of them come before the clock can be trusted: libraries, caches, recording. */
-const [TIMED, FIRST] = [16, 4];
+/** Steps that are taken to time the last of them: the first compile, fill caches, load libraries, record. */
+const [TIMED, FIRST] = [60, 40];
 /** Fewest steps of a run, however slow. */
 const LEAST = 20;
 

@@ -47,8 +47,7 @@ export async function runTrainingDemo(
   const steps = settings.steps ?? (await stepsWithin(minutes, job, settings.seed, device, signal));
   const report = await trainAndLook({ job, steps, seed: settings.seed, device, io, signal });
   if (report === undefined) return undefined;
-  const html = Buffer.from(await renderTrainingReport(report), 'utf8');
-  if (signal?.aborted === true) return undefined;
+  const html = Buffer.from(renderTrainingReport(report), 'utf8');
   await writeFileAtomic(settings.out, html);
   const seconds = (performance.now() - started) / 1000;
   const result = makeResult(report, { report: settings.out, reportBytes: html.length, seconds });

@@ -39,7 +39,7 @@ function numbers({
 }: TrainingDemoResult) {
   return rest;
 }
-const pictures = (path: string) => readFileSync(path, 'utf8').match(/data:image\/gif;base64,R0lGOD[^"]*/g)!;
+const pictures = (path: string) => readFileSync(path, 'utf8').match(/data:image\/png;base64,iVBOR[^"]*/g)!;
 
 describe('a few steps', () => {
   const path = file('report.html');
@@ -94,14 +94,15 @@ describe('a few steps', () => {
     const page = await openPage(browser!, path);
     try {
       const seen = await page.evaluate(`({
-        pictures: [...document.images].filter((i) => i.naturalWidth === 32 && i.naturalHeight === 32 && i.alt).length,
-        large: [...document.images].every((i) => i.clientWidth > 64 && i.clientWidth === i.clientHeight),
+        pictures: [...document.images].filter((i) => i.naturalWidth === 4 * 32 && i.naturalHeight === 32 && i.alt).length,
+        large: [...document.querySelectorAll('.clip')].every((c) => c.clientWidth > 64 && Math.abs(c.clientWidth - c.clientHeight) < 2),
+        moving: document.getAnimations().filter((a) => a.playState === 'running').length,
         curves: [...document.querySelectorAll('.chart path')].map((p) => p.getTotalLength() > 100),
         layers: document.querySelectorAll('.meter.vsa').length,
         maps: document.querySelectorAll('.offsets figure').length,
         wide: document.documentElement.scrollWidth <= window.innerWidth,
       })`);
-      expect(seen).toEqual({ pictures: 16, large: true, curves: [true], layers: 2, maps: 2, wide: true });
+      expect(seen).toEqual({ pictures: 16, large: true, moving: 16, curves: [true], layers: 2, maps: 2, wide: true });
       expect(page.errors()).toEqual([]);
     } finally {
       await page.close();

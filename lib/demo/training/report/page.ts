@@ -4,23 +4,12 @@ import { STYLES } from '../../../report/styles.js';
 import { lossChart, massBars, selectionMaps, short } from '../../../train/report/charts.js';
 import { RUN_STYLES } from '../../../train/report/styles.js';
 import { numbersOf, type TrainingReport } from './data.js';
-import { denoisingTable, samplePictures } from './pictures.js';
+import { denoisingTable, pictureStyles, samplePictures } from './pictures.js';
 
 const POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'";
 
-const PICTURE_STYLES = `
-.denoising { overflow-x: auto; }
-.denoising table { min-width: 760px; table-layout: fixed; }
-.denoising th, .denoising td { text-align: center; padding: 4px 5px; border: 0; }
-.denoising img { width: 100%; height: auto; border-radius: 6px; image-rendering: pixelated; display: block; }
-.denoising th[colspan] { border-bottom: 2px solid var(--line); }
-.denoising tfoot { color: var(--muted); }
-.samples.small { grid-template-columns: repeat(auto-fill, minmax(min(150px, 44%), 1fr)); }
-.samples img { height: auto; }
-`;
-
 /** The whole page, as UTF-8 text. */
-export async function renderTrainingReport(report: TrainingReport): Promise<string> {
+export function renderTrainingReport(report: TrainingReport): string {
   return `<!doctype html>
 <html lang="en">
 <head>
@@ -28,13 +17,13 @@ export async function renderTrainingReport(report: TrainingReport): Promise<stri
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta http-equiv="Content-Security-Policy" content="${POLICY}">
 <title>Video Sparse Attention: a model that learns to denoise</title>
-<style>${STYLES}${RUN_STYLES}${PICTURE_STYLES}</style>
+<style>${STYLES}${RUN_STYLES}${pictureStyles(report.settings)}</style>
 </head>
 <body>
 <main>
 ${header(report)}
-${await denoising(report)}
-${await samples(report)}
+${denoising(report)}
+${samples(report)}
 ${training(report)}
 ${selection(report)}
 </main>
@@ -66,22 +55,22 @@ function header(report: TrainingReport): string {
 </header>`;
 }
 
-async function denoising(report: TrainingReport): Promise<string> {
+function denoising(report: TrainingReport): string {
   return `<section aria-labelledby="denoising-title">
   <h2 id="denoising-title">Clips that it has never seen</h2>
   <p class="lead">At time 0 there is the clip, at time 1 nothing but noise, between them a mixture. The model says in which
     direction the noise lies. Taking that much of it away in a single step gives the pictures called trained. Untrained, its
     last layer is zero: it changes nothing.</p>
-  ${await denoisingTable(report)}
+  ${denoisingTable(report)}
 </section>`;
 }
 
-async function samples(report: TrainingReport): Promise<string> {
+function samples(report: TrainingReport): string {
   return `<section aria-labelledby="samples-title">
   <h2 id="samples-title">Clips drawn from noise</h2>
   <p class="lead">Noise alone, carried to time 0 in many small steps. No clip is behind these: the model makes up background,
     shapes and motion.</p>
-  <div class="samples small">${await samplePictures(report)}</div>
+  <div class="samples small">${samplePictures(report)}</div>
 </section>`;
 }
 
