@@ -83,10 +83,9 @@ __global__ void __launch_bounds__((kTeams + 1) * kWarpgroup, 1)
       const int stationary = reader.next();
       steps = reader.steps(stationary);
       if (steps == kStop) break;
-      reader.keep(shared.ring.info[stationary]);
       load_fragments<D>(k, reader.tile(stationary, 0));
       load_fragments<D>(v, reader.tile(stationary, 1));
-      reader.release(stationary);
+      reader.keep_and_release(stationary);
       if (kPairs && consumer == 0) reader.release(reader.next());
     }
 

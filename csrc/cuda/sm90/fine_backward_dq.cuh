@@ -62,8 +62,7 @@ __global__ void __launch_bounds__((kQueryTiles + 1) * kWarpgroup, 1)
     }
     load_fragments<D>(q, reader.tile(stationary, 0));
     load_fragments<D>(doutput, reader.tile(stationary, 1));
-    reader.keep(shared.ring.info[stationary]);
-    reader.release(stationary);
+    reader.keep_and_release(stationary);
 
     float sums[D / 2], s[32], dp[32];
     uint32_t ds[16];
