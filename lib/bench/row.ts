@@ -185,7 +185,7 @@ export function filledRow(row: BenchRow, measured: Measured): BenchRow {
     tflops: tflops === null ? null : digits(tflops, 4),
     tflops_slots: work.slotFlops === null ? null : digits(work.slotFlops / ms / 1e9, 4),
     mfu: tflops === null || machine === undefined ? null : digits(tflops / machine.bf16, 4),
-    gbs: digits(work.bytes / ms / 1e6, 3),
+    gbs: Number((work.bytes / ms / 1e6).toPrecision(6)), // little, where others keep the device busy
     ...(bound !== undefined &&
       bound.ms > 0 && {
         bound: bound.name,

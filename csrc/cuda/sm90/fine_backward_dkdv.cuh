@@ -68,7 +68,7 @@ __global__ void __launch_bounds__((kTeams + 1) * kWarpgroup, 1)
   while (true) {
     uint32_t k[kHeld / 4], v[kResident ? 4 : D / 4];
     uint32_t own[2];  // shared memory of K and V
-    int steps;
+    int steps, stationary = 0;
     if constexpr (kResident) {
       ptx::mbarrier_wait(&shared.ring.resident_full, resident_parity);
       resident_parity ^= 1;
@@ -80,12 +80,13 @@ __global__ void __launch_bounds__((kTeams + 1) * kWarpgroup, 1)
       load_fragments<kHeld>(k, own[0]);
     } else {
       if (kPairs && consumer == 1) reader.release(reader.next());  // the other's
-      const int stationary = reader.next();
+      stationary = reader.next();
       steps = reader.steps(stationary);
       if (steps == kStop) break;
       load_fragments<D>(k, reader.tile(stationary, 0));
       load_fragments<D>(v, reader.tile(stationary, 1));
-      reader.keep_and_release(stationary);
+      reader.keep(shared.ring.info[stationary]);
+      if (steps == 0) reader.release(stationary);  // nobody wants what was loaded
       if (kPairs && consumer == 0) reader.release(reader.next());
     }
 
@@ -140,6 +141,7 @@ __global__ void __launch_bounds__((kTeams + 1) * kWarpgroup, 1)
         multiply_s(slot);
         multiply_dp(slot);
         ptx::wgmma_commit();
+        reader.release(stationary);            // products are issued when their operands are there
         if (steps > 1) found = reader.next();  // looked for while products run
         ptx::wgmma_wait<0>();
         ptx::touch(s), ptx::touch(dp);

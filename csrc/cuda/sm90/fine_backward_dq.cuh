@@ -62,7 +62,8 @@ __global__ void __launch_bounds__((kQueryTiles + 1) * kWarpgroup, 1)
     }
     load_fragments<D>(q, reader.tile(stationary, 0));
     load_fragments<D>(doutput, reader.tile(stationary, 1));
-    reader.keep_and_release(stationary);
+    reader.keep(shared.ring.info[stationary]);
+    if (steps == 0) reader.release(stationary);  // nobody wants what was loaded
 
     float sums[D / 2], s[32], dp[32];
     uint32_t ds[16];
@@ -95,6 +96,7 @@ __global__ void __launch_bounds__((kQueryTiles + 1) * kWarpgroup, 1)
       ptx::wgmma_wait<0>();
       ptx::touch(s), ptx::touch(dp);
       work_out();
+      reader.release(stationary);  // all that was loaded from it has been used
       mask(tile_class);
       pack_sums<T>(ds, s);
       ptx::touch(ds);

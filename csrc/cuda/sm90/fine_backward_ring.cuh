@@ -116,17 +116,12 @@ struct Reader {
     return __shfl_sync(~0u, slot, 0);
   }
   __device__ __forceinline__ int32_t steps(int slot) const { return read(ring.info[slot].steps); }
-  // This warp is done with a slot: its products have been waited for, and what it loaded has been used.
+  // This warp is done with a slot: its products have been waited for, and what it loaded has been used. Loaded alone is
+  // not enough: an arrival at a named barrier does not wait for loads that are on their way, as one at an mbarrier
+  // does.
   __device__ __forceinline__ void release(int slot) { ptx::named_barrier_arrive(first_barrier + slot, Ring::kThreads); }
   __device__ __forceinline__ void keep(const SlotInfo& info) {
     if (threadIdx.x % 32 == 0) ring.kept[threadIdx.x / 32] = {info.tile, info.head, info.b, info.part};
-  }
-  // After fragments were loaded from a stationary slot. The order matters: an arrival at a named barrier does not queue
-  // behind loads that are on their way, as one at an mbarrier does. But what is kept is loaded behind them, and has to
-  // be here before it can be stored.
-  __device__ __forceinline__ void keep_and_release(int slot) {
-    keep(ring.info[slot]);
-    release(slot);
   }
   __device__ __forceinline__ KeptItem kept() const {
     const KeptItem& mine = ring.kept[threadIdx.x / 32];
