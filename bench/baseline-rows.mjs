@@ -86,7 +86,7 @@ function rowOf(baseline, direction) {
     ...{ tiles: N, tile: '1x1x64', K, sparsity: K === null ? null : Number((1 - K / N).toFixed(4)) },
     ...{ lists: sparse ? 'random' : 'dense', data: 'randn', seed: null, overlap: sparse ? null : 1, order: 'grid' },
     ...{ prefix: 0, coarse: null, fineGate: null, cache: 'cold', graph: false, deterministic: null, forced: true },
-    ...{ ms, ms_p10: null, ms_p90: null, samples: [], host_us: null, stages: {} },
+    ...{ ms, ms_p10: null, ms_p90: null, samples: [], host_us: null, stages: {}, peak_bytes: null },
     gflop: K === null ? null : flops / 1e9,
     tflops,
     tflops_slots: tflops === null ? null : (tflops * pairs * 4096) / tokenPairs,

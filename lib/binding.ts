@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { type ErrorCode, OutOfMemoryError, VsaError } from './errors.js';
 
 /** The addon's interface this file describes; csrc/binding/addon.cpp has the same number. */
-const INTERFACE = 6;
+const INTERFACE = 7;
 
 declare const handleBrand: unique symbol;
 /** One share of a device memory. Given back by `release`; the collector does it as a last resort. */
@@ -100,7 +100,8 @@ export interface Native {
   /** Memory of another owner on a GPU. */
   borrow(address: bigint, bytes: number, device: number): Handle;
   address(handle: Handle): bigint;
-  deviceMemory(device: number): { freeBytes: number; totalBytes: number; heldBytes: number };
+  deviceMemory(device: number): Record<'freeBytes' | 'totalBytes' | 'heldBytes' | 'usedBytes' | 'peakBytes', number>;
+  resetPeakMemory(device: number): void;
   /** For tests: runs a kernel that faults, after which the GPU's context is lost. */
   fault(device: number): void;
 

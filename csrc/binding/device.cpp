@@ -32,14 +32,22 @@ GraphShare& graph_of(Napi::Value value) {
   return *external.Data();
 }
 
-// deviceMemory(device) -> { freeBytes, totalBytes, heldBytes }
+// deviceMemory(device) -> { freeBytes, totalBytes, heldBytes, usedBytes, peakBytes }
 Napi::Value device_memory(const Napi::CallbackInfo& info) {
   const Device::MemoryInfo memory = device_of(info[0]).memory_info();
   auto result = Napi::Object::New(info.Env());
   result.Set("freeBytes", static_cast<double>(memory.free));
   result.Set("totalBytes", static_cast<double>(memory.total));
   result.Set("heldBytes", static_cast<double>(memory.held));
+  result.Set("usedBytes", static_cast<double>(memory.used));
+  result.Set("peakBytes", static_cast<double>(memory.peak));
   return result;
+}
+
+// resetPeakMemory(device)
+Napi::Value reset_peak_memory(const Napi::CallbackInfo& info) {
+  device_of(info[0]).reset_peak();
+  return info.Env().Undefined();
 }
 
 // A mark and the number of its device.
@@ -180,6 +188,7 @@ Napi::Value fault([[maybe_unused]] const Napi::CallbackInfo& info) {
 
 void export_device(Napi::Env env, Napi::Object exports) {
   exports.Set("deviceMemory", function<device_memory>(env));
+  exports.Set("resetPeakMemory", function<reset_peak_memory>(env));
   exports.Set("mark", function<mark>(env));
   exports.Set("elapsed", function<elapsed>(env));
   exports.Set("beginTrace", function<begin_trace>(env));

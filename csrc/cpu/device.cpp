@@ -80,7 +80,10 @@ public:
     return storage;
   }
 
-  MemoryInfo memory_info() override { return {available_bytes(), total_bytes(), held_bytes()}; }
+  MemoryInfo memory_info() override {
+    return {available_bytes(), total_bytes(), held_bytes(), held_bytes(), peak_bytes()};
+  }
+  void reset_peak() override { cpu::reset_peak(); }
 
   void launch(Call call) override {
     if (recording != nullptr) {

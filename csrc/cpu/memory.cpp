@@ -21,7 +21,8 @@ constexpr int64_t kAlignment = 64;
 constexpr int64_t kAskBytes = int64_t{64} << 20;
 constexpr int64_t kNone = std::numeric_limits<int64_t>::max();
 
-std::atomic<int64_t> live_bytes{0};  // of all storages
+std::atomic<int64_t> live_bytes{0};   // of all storages
+std::atomic<int64_t> peak_bytes_{0};  // the most of those
 std::atomic<int64_t> abandoned_bytes_{0};
 std::atomic<int64_t> unasked_bytes{0};  // granted since the system was asked last
 
@@ -131,6 +132,14 @@ int64_t held_bytes() {
   return live_bytes.load();
 }
 
+int64_t peak_bytes() {
+  return peak_bytes_.load();
+}
+
+void reset_peak() {
+  peak_bytes_ = live_bytes.load();
+}
+
 std::shared_ptr<Storage> allocate(int64_t bytes) {
   VSA_CHECK(bytes >= 0, "a size in bytes must not be negative");
   const int64_t total = total_bytes();
@@ -151,7 +160,9 @@ std::shared_ptr<Storage> allocate(int64_t bytes) {
   const uintptr_t address = reinterpret_cast<uintptr_t>(base) + static_cast<uintptr_t>(margin);
   auto* data = reinterpret_cast<unsigned char*>((address + kAlignment - 1) / kAlignment * kAlignment);
   if (guarded) std::memset(data - margin, 0xFF, static_cast<size_t>(bytes + 2 * margin));
-  live_bytes += bytes;
+  const int64_t now = live_bytes += bytes;
+  for (int64_t most = peak_bytes_; most < now && !peak_bytes_.compare_exchange_weak(most, now);) {
+  }
   return std::make_shared<Memory>(base, data, bytes, guarded);
 }
 

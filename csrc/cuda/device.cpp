@@ -86,8 +86,13 @@ Device::MemoryInfo CudaDevice::memory_info() {
     check(cudaMemPoolGetAttribute(pool_, cudaMemPoolAttrReservedMemCurrent, &reserved), "cudaMemPoolGetAttribute");
     check(cudaMemPoolGetAttribute(pool_, cudaMemPoolAttrUsedMemCurrent, &used), "cudaMemPoolGetAttribute");
     return {static_cast<int64_t>(free + reserved - used) + cache_.bytes(), static_cast<int64_t>(total),
-            static_cast<int64_t>(reserved)};
+            static_cast<int64_t>(reserved), used_, peak_};
   });
+}
+
+void CudaDevice::reset_peak() {
+  const std::lock_guard lock(mutex_);
+  peak_ = used_;
 }
 
 void CudaDevice::throw_out_of_memory(int64_t wanted) {
@@ -107,6 +112,7 @@ void* CudaDevice::allocate_block(int64_t bytes) {
   if (data == nullptr) data = allocate_fresh(bytes);
   used_ += size;
   most_used_ = std::max(most_used_, used_);
+  peak_ = std::max(peak_, used_);
   return data;
 }
 

@@ -30,6 +30,7 @@ public:
 
   std::shared_ptr<Storage> allocate(int64_t bytes) override;
   MemoryInfo memory_info() override;
+  void reset_peak() override;
   void launch(Call call) override;
   void write(const std::shared_ptr<Storage>& storage, int64_t offset, const void* source, int64_t bytes,
              bool fresh) override;
@@ -88,7 +89,7 @@ private:
   cudaStream_t stream_ = nullptr;
   cudaMemPool_t pool_ = nullptr;
   BlockCache cache_;  // what the pool has handed out and nobody uses
-  int64_t used_ = 0, most_used_ = 0;
+  int64_t used_ = 0, most_used_ = 0, peak_ = 0;
   unsigned char* zeros_ = nullptr;
   int64_t zeros_taken_ = 0;
   cudaDeviceProp properties_{};

@@ -51,8 +51,10 @@ public:
 
   struct MemoryInfo {
     int64_t free, total, held;  // bytes; held: by this process for tensors, in use or kept for the next ones
+    int64_t used, peak;         // in use, and the most that ever was since reset_peak()
   };
   virtual MemoryInfo memory_info() = 0;
+  virtual void reset_peak() = 0;  // to what is in use now
 
   virtual void launch(Call call) = 0;
 

@@ -56,6 +56,8 @@ export interface BenchRow {
   /** Of the JavaScript call. */
   host_us: number | null;
   stages: Readonly<Record<string, number>>;
+  /** The most memory of the device that the call had in use, beyond what was before it. */
+  peak_bytes: number | null;
   /** Useful: of valid tokens. */
   gflop: number | null;
   tflops: number | null;
@@ -133,7 +135,7 @@ export function emptyRow(one: BenchCase, variant: Variant, device: Device, aroun
     ...{ tiles: grid.totalTileCount, tile: grid.tile.join('x'), K, sparsity, lists, data, seed },
     ...{ overlap: null, order, prefix: grid.prefix, coarse, fineGate, cache: variant.cache, graph: variant.graph },
     ...{ deterministic: true, forced: backend !== 'auto' },
-    ...{ ms: null, ms_p10: null, ms_p90: null, samples: [], host_us: null, stages: {} },
+    ...{ ms: null, ms_p10: null, ms_p90: null, samples: [], host_us: null, stages: {}, peak_bytes: null },
     ...{ gflop: null, tflops: null, tflops_slots: null, mfu: null, gbs: null },
     ...{ bound: null, bound_ms: null, bound_share: null, ok: false, error: null },
     ...{ device: around.device, driver: around.driver, cuda: around.cuda },
@@ -148,6 +150,7 @@ export interface Measured {
   readonly summary: ListsSummary | undefined;
   readonly timing: Timing;
   readonly stages: Readonly<Record<string, number>>;
+  readonly peakBytes: number | null;
   readonly machine: Machine | undefined;
   /** What is wrong with the results. */
   readonly problems: readonly string[];
@@ -164,7 +167,7 @@ function captured({ B, H, grid }: BenchCase, { pairs }: ListsSummary): Pick<Benc
 
 /** Fills in what was measured. */
 export function filledRow(row: BenchRow, measured: Measured): BenchRow {
-  const { one, variant, summary, timing, stages, machine, problems } = measured;
+  const { one, variant, summary, timing, stages, peakBytes, machine, problems } = measured;
   const ms = median(timing.samples);
   const work = workOf(one, variant.direction, summary);
   const bound = machine === undefined ? undefined : boundOfSteps(machine, work.steps, variant.cache);
@@ -181,6 +184,7 @@ export function filledRow(row: BenchRow, measured: Measured): BenchRow {
     samples: timing.samples.map((sample) => digits(sample, 6)),
     host_us: digits(timing.hostUs, 2),
     stages: Object.fromEntries(Object.entries(stages).map(([name, value]) => [name, digits(value, 6)])),
+    peak_bytes: peakBytes,
     gflop: work.flops === null ? null : work.flops / 1e9,
     tflops: tflops === null ? null : digits(tflops, 4),
     tflops_slots: work.slotFlops === null ? null : digits(work.slotFlops / ms / 1e9, 4),

@@ -154,6 +154,7 @@ async function measure(run: Run, workload: Workload, variant: Variant, row: Benc
   try {
     let timing: Timing;
     let stages: Record<string, number> = {};
+    let peakBytes: number | null = null;
     if (variant.graph) {
       const repeats = variant.cache === 'cold' ? 1 : await repeatsOf(device, call);
       // The results of the last one are judged.
@@ -171,8 +172,12 @@ async function measure(run: Run, workload: Workload, variant: Variant, row: Benc
     } else {
       timing = await time(device, call, options);
       stages = await timeStages(device, call, timing);
+      await device.synchronize(); // of what was disposed, nothing is in use any more
+      const { usedBytes } = device.memory();
+      device.resetPeakMemory();
       const result = tidy(call);
       try {
+        peakBytes = device.memory().peakBytes - usedBytes;
         await judge(workload, before, result, findings);
       } finally {
         disposeResult(result);
@@ -180,7 +185,7 @@ async function measure(run: Run, workload: Workload, variant: Variant, row: Benc
     }
     signal?.throwIfAborted();
     const { problems } = findings;
-    return filledRow(row, { one, variant, summary: workload.summary, timing, stages, machine, problems });
+    return filledRow(row, { one, variant, summary: workload.summary, timing, stages, peakBytes, machine, problems });
   } finally {
     if (before !== undefined) disposeAll(before);
   }

@@ -73,6 +73,11 @@ const COLUMNS: readonly Column[] = [
     cell: (row) => (row.ms_p10 === null ? '' : `${milliseconds(row.ms_p10)} to ${milliseconds(row.ms_p90)}`),
   },
   { head: 'host us', right: true, cell: ({ host_us }) => number(host_us, 0) },
+  {
+    head: 'peak MB',
+    right: true,
+    cell: ({ peak_bytes: bytes }) => number(bytes === null ? null : bytes / 1e6, 1),
+  },
   { head: 'TFLOP/s', right: true, cell: ({ tflops }) => number(tflops, (tflops ?? 0) < 10 ? 3 : 0) },
   { head: 'MFU', right: true, cell: ({ mfu }) => percent(mfu, 1) },
   { head: 'GB/s', right: true, cell: ({ gbs }) => number(gbs, 0) },

@@ -17,6 +17,10 @@ export interface DeviceMemory {
   totalBytes: number;
   /** Bytes this process holds for tensors: in use, or (on a GPU) kept for the next ones. */
   heldBytes: number;
+  /** Bytes in use: tensors, what queued operations still hold of disposed ones, and on a GPU a running call's scratch. */
+  usedBytes: number;
+  /** The most that `usedBytes` ever was since the process began, or since `resetPeakMemory()`. */
+  peakBytes: number;
 }
 
 let makeDevice: (type: DeviceType, index: number, name: string) => Device;
@@ -50,6 +54,11 @@ export class Device {
   /** Memory on this device, now. */
   memory(): DeviceMemory {
     return native().deviceMemory(this.number);
+  }
+
+  /** Sets `memory().peakBytes` to what is in use now: a peak of what follows. */
+  resetPeakMemory(): void {
+    native().resetPeakMemory(this.number);
   }
 
   /**

@@ -11,7 +11,19 @@ import { rowsOf } from './support.js';
 const FIELDS = [
   ...['op', 'direction', 'backend', 'B', 'H', 'Hkv', 'grid', 'tokens', 'slots', 'D', 'dtype', 'tiles', 'tile', 'K'],
   ...['sparsity', 'lists', 'data', 'seed', 'overlap', 'order', 'prefix', 'coarse', 'fineGate', 'cache', 'graph'],
-  ...['deterministic', 'forced', 'ms', 'ms_p10', 'ms_p90', 'samples', 'host_us', 'stages', 'gflop', 'tflops'],
+  ...[
+    'deterministic',
+    'forced',
+    'ms',
+    'ms_p10',
+    'ms_p90',
+    'samples',
+    'host_us',
+    'stages',
+    'peak_bytes',
+    'gflop',
+    'tflops',
+  ],
   ...['tflops_slots', 'mfu', 'gbs', 'bound', 'bound_ms', 'bound_share', 'ok', 'error', 'device', 'driver', 'cuda'],
   ...['sm_mhz', 'watts', 'celsius', 'package', 'commit', 'date'],
 ];

@@ -56,7 +56,25 @@ test('memory: free of total, and what is held grows with tensors', async () => {
   using x = fresh.zeros([2 ** 24]);
   expect(here.memory().heldBytes).toBeGreaterThanOrEqual(x.byteLength);
   await here.synchronize();
-  expect(Object.keys(before).sort()).toEqual(['freeBytes', 'heldBytes', 'totalBytes']);
+  expect(Object.keys(before).sort()).toEqual(['freeBytes', 'heldBytes', 'peakBytes', 'totalBytes', 'usedBytes']);
+});
+
+test('memory: the peak stays when tensors go, until it is reset', async () => {
+  await here.synchronize();
+  here.resetPeakMemory();
+  const { usedBytes } = here.memory();
+  const kept = fresh.zeros([2 ** 20]);
+  fresh.zeros([2 ** 22]).dispose();
+  await here.synchronize();
+  const after = here.memory();
+  expect(after.usedBytes - usedBytes).toBe(kept.byteLength);
+  expect(after.peakBytes - usedBytes).toBeGreaterThanOrEqual(2 ** 24 + kept.byteLength);
+  expect(after.peakBytes - usedBytes).toBeLessThan(2 ** 24 + kept.byteLength + 2 ** 16);
+  here.resetPeakMemory();
+  expect(here.memory()).toMatchObject({ usedBytes: after.usedBytes, peakBytes: after.usedBytes });
+  kept.dispose();
+  await here.synchronize();
+  expect(here.memory()).toMatchObject({ usedBytes, peakBytes: after.usedBytes });
 });
 
 test('the status is whole: a problem or devices', () => {
