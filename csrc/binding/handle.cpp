@@ -96,13 +96,16 @@ Napi::Value release(const Napi::CallbackInfo& info) {
   return info.Env().Undefined();
 }
 
-// write(handle, offset, bytes, Uint8Array, fresh): see Device::write
+// write(handle, offset, bytes, typed array, fresh): see Device::write. Of any kind: one of bytes has no room for more
+// than 4 GiB in Node 20, one of floats has.
 Napi::Value write(const Napi::CallbackInfo& info) {
   const Span span(info[0], info[1], info[2].As<Napi::Number>().Int64Value());
-  const auto source = info[3].As<Napi::Uint8Array>();
+  const auto source = info[3].As<Napi::TypedArray>();
   VSA_CHECK(static_cast<int64_t>(source.ByteLength()) == span.bytes, "the source must be as long as the span");
+  void* data = nullptr;
+  napi_get_typedarray_info(info.Env(), source, nullptr, nullptr, &data, nullptr, nullptr);
   Device& device = recordable(*span.storage, "writes from the host");
-  device.write(span.storage, span.offset, source.Data(), span.bytes, info[4].ToBoolean());
+  device.write(span.storage, span.offset, data, span.bytes, info[4].ToBoolean());
   return undefined(info);
 }
 

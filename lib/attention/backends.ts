@@ -109,6 +109,14 @@ export function backends(device?: Device | DeviceString): BackendSupport[] {
   );
 }
 
+/** What `'auto'` takes for tensors on a device, in words. */
+export function automaticBackend(device?: Device | DeviceString): string {
+  const on = deviceOf(device);
+  if (on.type === 'cpu') return 'cpu';
+  if (whyNoHopper(on) !== '') return 'cuda';
+  return 'sm90 for fine attention in bfloat16 or float16 with head dims 64 and 128 and a scale above 0, else cuda';
+}
+
 /** @internal The backend that serves a call on a device, or why a forced one does not. */
 export function chooseBackend(on: Device, requested: unknown, operation?: OperationName, call?: FineFacts): Backend {
   const wanted = checkChoice('backend', requested ?? 'auto', CHOICES);

@@ -2,7 +2,7 @@
 
 import { availableParallelism, totalmem } from 'node:os';
 import Table from 'cli-table3';
-import { backends, type BackendSupport } from '../attention/backends.js';
+import { automaticBackend, backends, type BackendSupport } from '../attention/backends.js';
 import { native, type NativeBuild, type NativeCudaStatus } from '../binding.js';
 import { cpuThreads, cudaStatus, device } from '../device/device.js';
 import { version } from '../version.js';
@@ -17,6 +17,8 @@ interface Info {
   cuda: NativeCudaStatus;
   /** For tensors on each device that can be used. */
   backends: Record<string, BackendSupport[]>;
+  /** What calls without a backend get there. */
+  automatic: Record<string, string>;
 }
 
 function gather(): Info {
@@ -31,6 +33,7 @@ function gather(): Info {
     cpu: { name: device('cpu').name, cores: availableParallelism(), threads: cpuThreads(), memory: totalmem() },
     cuda,
     backends: Object.fromEntries(devices.map((one) => [one.toString(), backends(one)])),
+    automatic: Object.fromEntries(devices.map((one) => [one.toString(), automaticBackend(one)])),
   };
 }
 
@@ -58,7 +61,7 @@ function facts({ addon, cpu, cuda, ...info }: Info): [string, string][] {
 }
 
 /** Operations down, backends across; every reason once, below. */
-function backendTable(on: string, rows: readonly BackendSupport[]): string {
+function backendTable(on: string, rows: readonly BackendSupport[], automatic: string): string {
   const names = [...new Set(rows.map((row) => row.backend))];
   const reasons = [...new Set(rows.map((row) => row.why).filter((why) => why !== ''))];
   const table = new Table({
@@ -72,7 +75,7 @@ function backendTable(on: string, rows: readonly BackendSupport[]): string {
     });
     table.push([operation, ...cells]);
   }
-  return [table.toString(), ...reasons.map((why, i) => `(${String(i + 1)}) ${why}`)].join('\n');
+  return [table.toString(), `without backend: ${automatic}`, ...reasons.map((why, i) => `(${String(i + 1)}) ${why}`)].join('\n');
 }
 
 export function runInfo(options: { json: boolean }): void {
@@ -83,6 +86,6 @@ export function runInfo(options: { json: boolean }): void {
   }
   const table = new Table({ style: { head: [], border: [], compact: true } });
   for (const [name, value] of facts(info)) table.push([name, value]);
-  const tables = Object.entries(info.backends).map(([on, rows]) => backendTable(on, rows));
+  const tables = Object.entries(info.backends).map(([on, rows]) => backendTable(on, rows, info.automatic[on]!));
   process.stdout.write(`${[table.toString(), ...tables].join('\n\n')}\n`);
 }

@@ -3,11 +3,6 @@
 import { show, VsaRangeError, VsaTypeError } from '../errors.js';
 import type { DType, TypedArray } from './dtype.js';
 
-/** The bytes of a typed array; no copy. */
-export function bytesOf(array: TypedArray): Uint8Array {
-  return new Uint8Array(array.buffer, array.byteOffset, array.byteLength);
-}
-
 /** What tensors take from the host. */
 export type HostData = Float32Array | Float64Array | Uint16Array | Int32Array | readonly number[];
 

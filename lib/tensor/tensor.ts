@@ -7,7 +7,7 @@ import { type Device, device as deviceOf, type DeviceString } from '../device/de
 import { show, VsaError, VsaRangeError, VsaTypeError } from '../errors.js';
 import { checkInteger, checkNumber, checkOptions, checkShape, product, sameShape } from '../validate.js';
 import { checkDType, type DType, dtypeCode, dtypeSize, FLOAT_DTYPES, type TypedArray, typedView } from './dtype.js';
-import { bytesOf, type HostData, parseSeed, toHostArray, toInt32 } from './host.js';
+import { type HostData, parseSeed, toHostArray, toInt32 } from './host.js';
 import { track, untrack } from './scope.js';
 
 export interface TensorOptions {
@@ -139,10 +139,9 @@ export class Tensor implements Disposable {
   }
 
   static #upload(array: TypedArray, shape: readonly number[], dtype: DType, on: Device): Tensor {
-    const bytes = bytesOf(array);
-    const handle = native().alloc(bytes.byteLength, on.number, spareHandles.pop());
+    const handle = native().alloc(array.byteLength, on.number, spareHandles.pop());
     try {
-      native().write(handle, 0, bytes.byteLength, bytes, true);
+      native().write(handle, 0, array.byteLength, array, true);
     } catch (error) {
       native().release(handle);
       throw error;
@@ -394,8 +393,7 @@ export class Tensor implements Disposable {
     }
     const host = toHostArray(source, this.dtype, 'source');
     if (host.dtype === this.dtype) {
-      const bytes = bytesOf(host.array);
-      native().write(output, 0, bytes.byteLength, bytes, false);
+      native().write(output, 0, host.array.byteLength, host.array, false);
       this.#version.count += 1;
       return this;
     }

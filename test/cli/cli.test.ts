@@ -36,6 +36,7 @@ interface Info {
   cpu: { threads: number };
   cuda: { problem: string; devices: { index: number; hasCode: boolean }[] };
   backends: Record<string, BackendSupport[]>;
+  automatic: Record<string, string>;
 }
 
 describe('vsa', () => {
@@ -81,7 +82,7 @@ describe('vsa info', () => {
   test('prints devices, versions, and why a backend does not serve', () => {
     const { status, stdout, stderr } = vsa(['info']);
     expect({ status, stderr }).toEqual({ status: 0, stderr: '' });
-    for (const text of ['addon', 'node', 'cpu backend', 'GPUs', 'sm90', ...OPERATIONS]) expect(stdout).toContain(text);
+    for (const text of ['addon', 'node', 'cpu backend', 'GPUs', 'sm90', 'without backend: cpu', ...OPERATIONS]) expect(stdout).toContain(text);
   });
 
   test('--json holds the same', () => {
@@ -91,12 +92,15 @@ describe('vsa info', () => {
     expect(info.cuda.devices.length > 0 || info.cuda.problem !== '').toBe(true);
     const gpus = info.cuda.devices.filter((gpu) => gpu.hasCode).map((gpu) => `cuda:${gpu.index}`);
     expect(Object.keys(info.backends)).toEqual(['cpu', ...gpus]);
+    expect(Object.keys(info.automatic)).toEqual(['cpu', ...gpus]);
     for (const [device, rows] of Object.entries(info.backends)) {
       expect(new Set(rows.map((row) => row.operation))).toEqual(new Set(OPERATIONS));
       for (const row of rows) {
         if (row.backend !== 'sm90') expect(row.serves).toBe(row.backend === device.replace(/:.*/, ''));
         expect(row.why === '').toBe(row.serves);
       }
+      const hopper = rows.some((row) => row.backend === 'sm90' && row.serves);
+      expect(info.automatic[device]).toMatch(hopper ? /^sm90 for .*, else cuda$/ : device.replace(/:.*/, ''));
     }
   });
 });
