@@ -46,8 +46,9 @@ __global__ void __launch_bounds__((kTeams + 1) * kWarpgroup, 1)
   ptx::dependent_launch_wait();  // for the pre-pass
   ptx::dependent_launch();       // dQ needs nothing of this kernel: its blocks may come as these leave
 
+  // kResident: consumers get all that copying warps can do without, for columns of K.
   if (warpgroup == 0) {
-    ptx::registers_decrease<40>();
+    ptx::registers_decrease<kResident ? 24 : 40>();
     const int number = __shfl_sync(~0u, threadIdx.x / 32, 0);
     if (number < (kPairs ? 1 : kTeams)) {
       auto& team = all.team[number];
@@ -55,15 +56,15 @@ __global__ void __launch_bounds__((kTeams + 1) * kWarpgroup, 1)
     }
     return;
   }
-  ptx::registers_increase<232>();
+  ptx::registers_increase<kResident ? 240 : 232>();
   const int consumer = kPairs ? warpgroup - 1 : 0, number = kPairs ? 0 : warpgroup - 1;
   auto& shared = all.team[number];
   Reader reader(shared.ring, consumer, 1 + number * kSlots);
   const int lane = threadIdx.x % 32;
   uint32_t resident_parity = 0;
-  // Columns of K in registers. D = 128: as many as there is room for. Each 16 of them spare shared memory 2 KB a tile,
-  // and with all of K and V there it would have to deliver as many bytes as it can.
-  constexpr int kHeld = kResident ? 48 : D;
+  // Columns of K in registers. D = 128: as many as there is room for beside 192 sums. Each 16 of them spare shared
+  // memory 2 KB a tile, and with all of K and V there it would have to deliver as many bytes as it can.
+  constexpr int kHeld = kResident ? 80 : D;
 
   while (true) {
     uint32_t k[kHeld / 4], v[kResident ? 4 : D / 4];
