@@ -68,7 +68,13 @@ export interface Native {
   retain(handle: Handle, released?: Handle): Handle;
   release(handle: Handle): void;
   /** Copies the source before it returns. `fresh`: nothing is queued on this memory yet, so write at once. */
-  write(handle: Handle, offset: number, bytes: number, source: Exclude<ArrayBufferView, DataView>, fresh: boolean): void;
+  write(
+    handle: Handle,
+    offset: number,
+    bytes: number,
+    source: Exclude<ArrayBufferView, DataView>,
+    fresh: boolean,
+  ): void;
   read(handle: Handle, offset: number, bytes: number): Promise<ArrayBuffer>;
   readSync(handle: Handle, offset: number, bytes: number): ArrayBuffer;
   /** Copies all of a memory to one on another device; one of the two is the CPU. */

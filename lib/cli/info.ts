@@ -75,7 +75,11 @@ function backendTable(on: string, rows: readonly BackendSupport[], automatic: st
     });
     table.push([operation, ...cells]);
   }
-  return [table.toString(), `without backend: ${automatic}`, ...reasons.map((why, i) => `(${String(i + 1)}) ${why}`)].join('\n');
+  return [
+    table.toString(),
+    `without backend: ${automatic}`,
+    ...reasons.map((why, i) => `(${String(i + 1)}) ${why}`),
+  ].join('\n');
 }
 
 export function runInfo(options: { json: boolean }): void {

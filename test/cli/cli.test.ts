@@ -82,7 +82,8 @@ describe('vsa info', () => {
   test('prints devices, versions, and why a backend does not serve', () => {
     const { status, stdout, stderr } = vsa(['info']);
     expect({ status, stderr }).toEqual({ status: 0, stderr: '' });
-    for (const text of ['addon', 'node', 'cpu backend', 'GPUs', 'sm90', 'without backend: cpu', ...OPERATIONS]) expect(stdout).toContain(text);
+    for (const text of ['addon', 'node', 'cpu backend', 'GPUs', 'sm90', 'without backend: cpu', ...OPERATIONS])
+      expect(stdout).toContain(text);
   });
 
   test('--json holds the same', () => {
