@@ -40,8 +40,9 @@ int64_t most_parts(const FineBackward& p, int64_t workers) {
   const int64_t longest = p.H / p.Hkv * p.q_grid.total_tiles();
   const int64_t entries =
       p.lists.offsets == nullptr ? p.B * p.Hkv * p.kv_grid.total_tiles() * longest : p.transposed.count;
+  const int64_t shortest = std::max<int64_t>(kShortestPart, entries / workers);
   const int64_t parts = std::min(2 * workers, 2 * entries / kShortestPart);
-  return longest > kShortestPart + kShortestPart / 4 && parts >= 2 ? parts : 0;
+  return longest > shortest + shortest / 4 && parts >= 2 ? parts : 0;
 }
 
 // Whether dK and dV go by pairs of key tiles: lists are full, hence equal, and blocks have enough to do without parts.

@@ -9,11 +9,13 @@ namespace vsa::cuda::sm90::fine_backward {
 
 inline constexpr int kPrepareThreads = 256;
 inline constexpr int kItemsInFlight = 8;  // of a thread that makes a plan: it is alone, and waits for offsets
+// By how many lengths of its list an item begins before its head's turn.
+inline constexpr float kEarly = 1.25f;
 
-// The table of a pass's items, by one block. An item's place is head * W - 2 * length, W being the time that a head
-// takes: heads follow one another, which keeps their tensors in L2, but long lists start early, the last head's well
-// before its turn. (The portable kernels' rule, simulated there: the last block ends 0.3 % after the mean.) A counting
-// sort; items of one bin come in any order: that moves no bit of the results.
+// The table of a pass's items, by one block. An item's place is head * W - kEarly * length, W being the time that a
+// head takes: heads follow one another, which keeps their tensors in L2, but long lists start so early that the last
+// head's end in time. (With 2, as in the portable kernels, work ends no sooner, and more heads are under way than L2
+// holds: simulated, NOTES.md.) A counting sort; items of one bin come in any order: that moves no bit of the results.
 // Where lists may be split, those longer than 1.25 times a worker's share of all work become equal parts. So there are
 // at most 1.8 parts a worker: a list of 1.25 shares or more has at most its shares + 1 parts, 1.8 times its shares.
 __device__ __forceinline__ void make_plan(const Walk& walk, const Args& p, int32_t batch_heads, int32_t heads,
@@ -27,7 +29,7 @@ __device__ __forceinline__ void make_plan(const Walk& walk, const Args& p, int32
                                               : static_cast<float>(walk.offsets[list_rows] - walk.offsets[0]);
   const float share = total / plan.workers, head_time = share / batch_heads;
   const int32_t part_length = max(kShortestPart, static_cast<int32_t>(share) + 1);
-  const float longest = 2.0f * walk.heads_per_item * walk.columns * plan.group_tiles;
+  const float longest = kEarly * walk.heads_per_item * walk.columns * plan.group_tiles;
   const float bins_a_unit = kBins / (batch_heads * head_time + longest + 1.0f);
 
   // Calls f(head of batch, group, length of its lists) for all groups.
@@ -56,7 +58,7 @@ __device__ __forceinline__ void make_plan(const Walk& walk, const Args& p, int32
                                                                           : (length + part_length - 1) / part_length;
   };
   const auto bin_of = [&](int32_t head_of_batch, int32_t length) {
-    const float place = head_of_batch * head_time - 2.0f * length + longest;
+    const float place = head_of_batch * head_time - kEarly * length + longest;
     return max(0, min(kBins - 1, static_cast<int32_t>(place * bins_a_unit)));
   };
 

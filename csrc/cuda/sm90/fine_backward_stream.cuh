@@ -49,6 +49,10 @@ struct Stream {
   }
 };
 
+// Slots of an item's list that are left to be filled when the producer takes the next item: so early that the number is
+// here when it is wanted, so late that nobody runs out of items while one waits behind a long list.
+inline constexpr int kTakeAhead = 4;
+
 // Runs in one whole warp; its first lane issues. It has 24 registers, so whatever can be had again is not kept.
 template <typename S, int D, int kSlots, int kConsumers>
 __device__ __forceinline__ void produce(Ring<D, kSlots, kConsumers>& ring, int first_barrier, Resident<D>* resident,
@@ -90,11 +94,16 @@ __device__ __forceinline__ void produce(Ring<D, kSlots, kConsumers>& ring, int f
   };
 
   int32_t taken = 0;
-  if (leads) taken = ptx::fetch_add(walk.plan.next, 1);
+  bool taking = false;
+  const auto take = [&] {
+    if (leads && !taking) taken = ptx::fetch_add(walk.plan.next, 1);
+    taking = true;
+  };
+  take();
   while (true) {
     const int32_t index = __shfl_sync(~0u, taken, 0);
     if (index >= *walk.plan.item_count) break;
-    if (leads) taken = ptx::fetch_add(walk.plan.next, 1);  // the next one: needed much later
+    taking = false;
     const Item& item = walk.plan.items[index];
     const int32_t first_tile = item.group * S::kTiles;
 
@@ -182,6 +191,7 @@ __device__ __forceinline__ void produce(Ring<D, kSlots, kConsumers>& ring, int f
       while (position < end) {
         int32_t tile = __shfl_sync(~0u, entry, position % 32), who = everyone;
         if (S::kIsDq && walk.offsets != nullptr) who = tile & 3, tile >>= 2;
+        if (end - position <= kTakeAhead && g + 1 == walk.heads_per_item) take();
         const TileSource from = source_of(list_sources, tile);
         wait_slot();
         if (leads) {
@@ -197,6 +207,7 @@ __device__ __forceinline__ void produce(Ring<D, kSlots, kConsumers>& ring, int f
         if (++position % 32 == 0) load_entries();
       }
     }
+    take();  // if it has not: an empty list, or a part that ends before the last head
   }
   if constexpr (S::kResident) {
     ptx::mbarrier_wait(&ring.resident_empty, resident_parity);
