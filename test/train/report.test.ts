@@ -6,7 +6,9 @@ import { device, memory } from '../../lib/device/device.js';
 import { Tensor } from '../../lib/tensor/tensor.js';
 import type { LogRow } from '../../lib/train/log.js';
 import { short, ticks } from '../../lib/train/report/charts.js';
+import { comparisonText, firstAsGood } from '../../lib/train/report/comparison.js';
 import { finalLoss, lossCurve, median } from '../../lib/train/report/data.js';
+import type { TrainSettings } from '../../lib/train/settings.js';
 import { writeReport } from '../../lib/train/report/write.js';
 import { AttentionStudy } from '../../lib/train/study.js';
 import { openPage } from '../demo/browser-page.js';
@@ -37,6 +39,37 @@ describe('numbers of the report', () => {
   test('the last loss is the mean of the last tenth', () => {
     expect(finalLoss(rows(Array.from({ length: 200 }, (_, i) => i)))).toBe(189.5);
     expect(finalLoss(rows([1, 3]))).toBe(2);
+  });
+
+  test('a run is as good as another one where a whole window of its steps is', () => {
+    const some = rows([5, 1, 4, 2, 2, 1, 3]).map((row) => ({ ...row, ms: 500 }));
+    // The mean of the first step alone, or of 1 by itself, is no mean of two.
+    expect(firstAsGood(some, 2, 2)).toEqual({ step: 5, flop: 50, seconds: 2.5 });
+    expect(firstAsGood(some, 1.5, 2)).toEqual({ step: 6, flop: 60, seconds: 3 });
+    expect(firstAsGood(some, 1.4, 2)).toBeUndefined();
+    expect(firstAsGood(some, 5, 8)).toBeUndefined();
+  });
+
+  test('the comparison: where another run gets to, and what an adaptation took with its dense weights', () => {
+    const one = (name: string, losses: readonly number[], settings: object) => ({
+      ...{ name, rows: rows(losses).map((row) => ({ ...row, ms: 1 })) },
+      settings: { attention: 'vsa', adapt: null, ...settings } as TrainSettings,
+    });
+    const full = one('runs/full', new Array<number>(20).fill(3), { attention: 'full' });
+    const sparse = one('vsa', [...new Array<number>(10).fill(4), ...new Array<number>(10).fill(2)], {});
+    const adapted = one('adapted', [3, 3], { adapt: 'runs/full/checkpoint.safetensors' });
+    expect(comparisonText([full, sparse, adapted])).toBe(
+      'runs/full ends at a loss of 3.0000, the mean of 10 steps, with 200FLOP. ' +
+        'vsa first gets there at step 15, with 150FLOP (0.75×). ' +
+        'adapted goes on from trained weights, with 20FLOP (0.10×), which makes 1.10× with those that its dense weights took.',
+    );
+    expect(comparisonText([full, one('worse', [4, 4, 4], {})])).toContain(
+      'worse does not get there, with 30FLOP (0.15×).',
+    );
+    expect(comparisonText([full, one('other', [3], { adapt: 'else/checkpoint.safetensors' })])).toMatch(
+      /\(0\.05×\)\.$/,
+    );
+    expect([comparisonText([full]), comparisonText([sparse, adapted])]).toEqual(['', '']);
   });
 
   test('medians, round ticks and short numbers', () => {

@@ -4,7 +4,9 @@ import { device, memory } from '../../lib/device/device.js';
 import { machineOf } from '../../lib/device/machine.js';
 import { Tensor } from '../../lib/tensor/tensor.js';
 import { loadCheckpoint, readCheckpointFacts, type RunTensors, saveCheckpoint } from '../../lib/train/checkpoint.js';
+import { checkpointErrors, heldOutClips, velocityErrors } from '../../lib/train/held-out.js';
 import { FILES } from '../../lib/train/run.js';
+import { samplerModel } from '../../lib/train/sample.js';
 import { parseTrainOptions } from '../../lib/train/settings.js';
 import { Trainer } from '../../lib/train/trainer.js';
 import { failureOf } from '../tensor/support.js';
@@ -128,6 +130,33 @@ test('a dense model is adapted: its weights, gates at zero, K from all tiles dow
   await run(sparse, { ...SMALL, ...adapt });
   expect(rowsOf(dense).map(({ topK }) => topK)).toEqual([null, null, null, null, null, null]);
   expect(rowsOf(sparse).map(({ topK }) => topK)).toEqual([4, 4, 3, 3, 2, 2]);
+});
+
+test('errors on held-out clips: the same for every model, of the averages and of the weights, and of dense ones made sparse', async () => {
+  const dense = join(folder, 'looked-at');
+  const settings = parseTrainOptions({ ...SMALL, attention: 'full', steps: 20, warmup: 2 });
+  await run(dense, { ...SMALL, attention: 'full', steps: 20, checkpointEvery: 20 });
+  const clips = await heldOutClips(settings, { seed: 3, count: 2 });
+  const request = { device: here, clips, times: [0.2, 0.8] };
+  const found = await checkpointErrors(checkpointOf(dense), request);
+  const mean = (errors: number[][]) => errors.flat().reduce((sum, one) => sum + one, 0) / 4;
+  expect(found.weights.map((row) => row.length)).toEqual([2, 2]);
+  expect(await checkpointErrors(checkpointOf(dense), request)).toEqual(found);
+  // The averages look back to the beginning: they have learnt less in 20 steps.
+  expect(mean(found.weights)).toBeLessThan(mean(found.averages!));
+  // A head of zeros says 0 everywhere, so its error is the mean square of the target.
+  using fresh = samplerModel(settings, here);
+  const untrained = await velocityErrors(fresh, clips, request.times);
+  expect(mean(found.weights)).toBeLessThan(mean(untrained));
+  expect(untrained[0]![0]).toBeCloseTo(untrained[0]![1]!, 5);
+  expect(untrained[0]![0]).not.toBeCloseTo(untrained[1]![0]!, 3);
+
+  // All tiles are dense attention; fewer are not.
+  const sparse = (sparsity: number) => parseTrainOptions({ ...SMALL, fineGate: false, sparsity });
+  const all = await checkpointErrors(checkpointOf(dense), { ...request, sparse: sparse(0) });
+  expect(mean(all.weights)).toBeCloseTo(mean(found.weights), 5);
+  const few = await checkpointErrors(checkpointOf(dense), { ...request, sparse: sparse(0.75) });
+  expect(few.weights).not.toEqual(all.weights);
 });
 
 test('a loss that is no number ends the run and names the step; the checkpoint before stays', async () => {
