@@ -2,10 +2,11 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { denseAttention } from '../../lib/attention/fine.js';
 import { TileGrid } from '../../lib/attention/grid.js';
+import { selectionOffsets } from '../../lib/attention/offsets.js';
 import { device, memory } from '../../lib/device/device.js';
 import { Tensor } from '../../lib/tensor/tensor.js';
 import type { LogRow } from '../../lib/train/log.js';
-import { short, ticks } from '../../lib/train/report/charts.js';
+import { selectionMaps, short, ticks } from '../../lib/train/report/charts.js';
 import { comparisonText, firstAsGood } from '../../lib/train/report/comparison.js';
 import { finalLoss, lossCurve, median } from '../../lib/train/report/data.js';
 import type { TrainSettings } from '../../lib/train/settings.js';
@@ -102,6 +103,21 @@ test('the study of a layer: what dense attention gives to the tiles that hold ne
   // From the first tile the selected one lies to its right, from the second at its own place.
   expect([...layer!.offsets[0]!.space]).toEqual([0, 0.5, 1]);
   expect(memory()).toEqual(before);
+});
+
+test('maps of heads: as many of the first, the middle and the last layer', () => {
+  const grid = new TileGrid({ tokens: [4, 4, 8] });
+  const maps = (layers: number, heads: number) => {
+    const offsets = Array.from({ length: heads }, () => selectionOffsets(grid, () => [0]));
+    const all = Array.from({ length: layers }, (_, layer) => ({ layer, held: [], offsets }));
+    const html = selectionMaps({ layers: all, grid });
+    return [...html.matchAll(/<b>Layer (\d+), head (\d+)<\/b>/g)].map(([, layer, head]) => `${layer!}.${head!}`);
+  };
+  const four = (layer: number) => [0, 1, 2, 3].map((head) => `${String(layer)}.${String(head)}`);
+  expect(maps(12, 12)).toEqual([...four(0), ...four(6), ...four(11)]);
+  expect(maps(2, 2)).toEqual(['0.0', '0.1', '1.0', '1.1']);
+  expect(maps(1, 16)).toHaveLength(12);
+  expect(maps(0, 1)).toEqual([]);
 });
 
 describe('the page', () => {

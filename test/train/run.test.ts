@@ -5,9 +5,10 @@ import { machineOf } from '../../lib/device/machine.js';
 import { Tensor } from '../../lib/tensor/tensor.js';
 import { loadCheckpoint, readCheckpointFacts, type RunTensors, saveCheckpoint } from '../../lib/train/checkpoint.js';
 import { checkpointErrors, heldOutClips, velocityErrors } from '../../lib/train/held-out.js';
+import type { LogRow } from '../../lib/train/log.js';
 import { FILES } from '../../lib/train/run.js';
 import { samplerModel } from '../../lib/train/sample.js';
-import { parseTrainOptions } from '../../lib/train/settings.js';
+import { parseTrainOptions, type TrainOptions } from '../../lib/train/settings.js';
 import { Trainer } from '../../lib/train/trainer.js';
 import { failureOf } from '../tensor/support.js';
 import { here } from '../under-test.js';
@@ -38,9 +39,13 @@ describe('a run', () => {
   test('leaves settings, a log of every step and a checkpoint, and no memory behind', async () => {
     expect(readdirSync(out).sort()).toEqual([FILES.checkpoint, FILES.log, FILES.settings].sort());
     const rows = rowsOf(out);
+    using model = samplerModel(parseTrainOptions(SMALL), here);
+    const { parameterCount } = model;
     expect(rows.map(({ step }) => step)).toEqual([1, 2, 3, 4, 5, 6]);
     for (const row of rows) {
       expect(row).toMatchObject({ topK: 2, mfu: peak === undefined ? null : row.tflops / peak });
+      // Weights, their gradients, moments and averages, and activations beside them.
+      expect(row.memory).toBeGreaterThan(5 * 4 * parameterCount);
       for (const value of [row.loss, row.gradientNorm, row.learningRate, row.ms, row.tokensPerSecond, row.tflops]) {
         expect(value).toBeGreaterThan(0);
       }
@@ -90,6 +95,40 @@ describe('a run', () => {
     await run(crashed, undefined);
     expect(rowsOf(crashed).map(({ step }) => step)).toEqual([1, 2, 3, 4, 5, 6]);
     expect(await bitsOf(crashed)).toEqual(await bitsOf(out));
+  });
+});
+
+describe('an interrupted run has the same bits', () => {
+  const dense = join(folder, 'dense-weights');
+  beforeAll(() => run(dense, { ...SMALL, attention: 'full', steps: 2, warmup: 0 }));
+
+  // The adaptation's K is 4, 4, 3, 3, 2, 2: it falls with the first step after the resume, and within both parts.
+  test.each<[string, number, TrainOptions]>([
+    ['of full attention in bfloat16', 3, { attention: 'full', dtype: 'bfloat16' }],
+    ['of VSA in float16', 2, { dtype: 'float16' }],
+    ['of an adaptation', 2, { adapt: checkpointOf(dense), adaptInterval: 2, adaptRate: 0.25, fineGate: false }],
+    ['of an adaptation', 3, { adapt: checkpointOf(dense), adaptInterval: 2, adaptRate: 0.25, fineGate: false }],
+  ])('%s, stopped at step %i', async (name, at, options) => {
+    const [whole, parts] = ['whole', 'parts'].map((what) => join(folder, `${what} ${name} ${String(at)}`));
+    await run(whole!, { ...SMALL, ...options });
+    const { interrupted } = await run(parts!, { ...SMALL, ...options }, ({ step }, abort) => {
+      if (step === at) abort();
+    });
+    expect(interrupted).toBe(true);
+    const before = rowsOf(parts!).length;
+    expect(before).toBeLessThan(6);
+    await run(parts!, undefined);
+    expect(await bitsOf(parts!)).toEqual(await bitsOf(whole!));
+    const facts = ({ loss, topK, gradientNorm, flop }: LogRow) => ({ loss, topK, gradientNorm, flop });
+    expect(rowsOf(parts!).map(facts)).toEqual(rowsOf(whole!).map(facts));
+    if (options.adapt !== undefined)
+      expect(
+        new Set(
+          rowsOf(parts!)
+            .slice(before - 1)
+            .map(({ topK }) => topK),
+        ).size,
+      ).toBeGreaterThan(1);
   });
 });
 
