@@ -24,7 +24,7 @@ async function main(): Promise<void> {
   const seed = 1;
   const shape = [8, 64, 64] as const; // frames, height, width
   const { tokens, channels, patch } = patchGrid({ shape, patch: [1, 8, 8] });
-  const on = device('cpu');
+  const on = device(); // the first GPU, or the CPU
 
   const model = new VideoDiT({
     ...{ tokens, channels, width: 128, heads: 2, layers: 4, seed, device: on },

@@ -36,8 +36,8 @@ export function flops(count: number): string {
 }
 
 /** A ratio as '15.2x', with a true multiplication sign. */
-export function times(ratio: number): string {
-  return `${ratio >= 100 ? ratio.toFixed(0) : ratio.toFixed(1)}×`;
+export function times(ratio: number, digits = 1): string {
+  return `${ratio >= 100 ? ratio.toFixed(0) : ratio.toFixed(digits)}×`;
 }
 
 export function mean(values: readonly number[]): number {

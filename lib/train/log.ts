@@ -21,7 +21,7 @@ export interface LogRow {
   readonly mfu: number | null;
   /** FLOP of the run so far. */
   readonly flop: number;
-  /** Bytes held by tensors. */
+  /** The most bytes of the device that the process had in use at once, as of a second ago or less. */
   readonly memory: number;
   readonly date: string;
 }

@@ -1,6 +1,5 @@
 /** Steps of a run, one after the other: each is looked at while the next one runs, so that the device never waits. */
 
-import { memory } from '../device/device.js';
 import { machineOf } from '../device/machine.js';
 import { VsaError } from '../errors.js';
 import type { LogRow } from './log.js';
@@ -13,6 +12,9 @@ interface Pending {
   /** Loss and norm, asked for right after the step: reads come in the order of all other work. */
   values: Promise<readonly ArrayLike<number>[]>;
 }
+
+/** Milliseconds between two looks at the device's memory: a GPU's driver is asked. */
+const MEMORY_INTERVAL = 1000;
 
 /** Begins to read what a step came to. */
 function pendingOf(step: number, { loss, norm, ...result }: StepResult): Pending {
@@ -27,6 +29,7 @@ export class Steps {
   #pending: Pending | undefined;
   #settled = performance.now();
   #flop: number;
+  #memory = { bytes: 0, until: -Infinity };
   readonly #peak: number | undefined;
 
   /**
@@ -95,9 +98,18 @@ export class Steps {
       tflops,
       mfu: this.#peak === undefined ? null : tflops / this.#peak,
       flop: this.#flop,
-      memory: memory().numBytes,
+      memory: this.#peakBytes(now),
       date: new Date().toISOString(),
     };
+  }
+
+  /** The most bytes in use at once: what a device must have, activations and a recorded step's among them. */
+  #peakBytes(now: number): number {
+    if (now >= this.#memory.until) {
+      const bytes = this.trainer.model.device.memory().peakBytes;
+      this.#memory = { bytes, until: now + MEMORY_INTERVAL };
+    }
+    return this.#memory.bytes;
   }
 
   #check(step: number, loss: number): void {

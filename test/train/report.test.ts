@@ -2,11 +2,14 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { denseAttention } from '../../lib/attention/fine.js';
 import { TileGrid } from '../../lib/attention/grid.js';
+import { selectionOffsets } from '../../lib/attention/offsets.js';
 import { device, memory } from '../../lib/device/device.js';
 import { Tensor } from '../../lib/tensor/tensor.js';
 import type { LogRow } from '../../lib/train/log.js';
-import { short, ticks } from '../../lib/train/report/charts.js';
+import { selectionMaps, short, ticks } from '../../lib/train/report/charts.js';
+import { comparisonText, firstAsGood } from '../../lib/train/report/comparison.js';
 import { finalLoss, lossCurve, median } from '../../lib/train/report/data.js';
+import type { TrainSettings } from '../../lib/train/settings.js';
 import { writeReport } from '../../lib/train/report/write.js';
 import { AttentionStudy } from '../../lib/train/study.js';
 import { openPage } from '../demo/browser-page.js';
@@ -39,6 +42,37 @@ describe('numbers of the report', () => {
     expect(finalLoss(rows([1, 3]))).toBe(2);
   });
 
+  test('a run is as good as another one where a whole window of its steps is', () => {
+    const some = rows([5, 1, 4, 2, 2, 1, 3]).map((row) => ({ ...row, ms: 500 }));
+    // The mean of the first step alone, or of 1 by itself, is no mean of two.
+    expect(firstAsGood(some, 2, 2)).toEqual({ step: 5, flop: 50, seconds: 2.5 });
+    expect(firstAsGood(some, 1.5, 2)).toEqual({ step: 6, flop: 60, seconds: 3 });
+    expect(firstAsGood(some, 1.4, 2)).toBeUndefined();
+    expect(firstAsGood(some, 5, 8)).toBeUndefined();
+  });
+
+  test('the comparison: where another run gets to, and what an adaptation took with its dense weights', () => {
+    const one = (name: string, losses: readonly number[], settings: object) => ({
+      ...{ name, rows: rows(losses).map((row) => ({ ...row, ms: 1 })) },
+      settings: { attention: 'vsa', adapt: null, ...settings } as TrainSettings,
+    });
+    const full = one('runs/full', new Array<number>(20).fill(3), { attention: 'full' });
+    const sparse = one('vsa', [...new Array<number>(10).fill(4), ...new Array<number>(10).fill(2)], {});
+    const adapted = one('adapted', [3, 3], { adapt: 'runs/full/checkpoint.safetensors' });
+    expect(comparisonText([full, sparse, adapted])).toBe(
+      'runs/full ends at a loss of 3.0000, the mean of 10 steps, with 200FLOP. ' +
+        'vsa first gets there at step 15, with 150FLOP (0.75×). ' +
+        'adapted goes on from trained weights, with 20FLOP (0.10×), which makes 1.10× with those that its dense weights took.',
+    );
+    expect(comparisonText([full, one('worse', [4, 4, 4], {})])).toContain(
+      'worse does not get there, with 30FLOP (0.15×).',
+    );
+    expect(comparisonText([full, one('other', [3], { adapt: 'else/checkpoint.safetensors' })])).toMatch(
+      /\(0\.05×\)\.$/,
+    );
+    expect([comparisonText([full]), comparisonText([sparse, adapted])]).toEqual(['', '']);
+  });
+
   test('medians, round ticks and short numbers', () => {
     expect([median([3, 1, 2]), median([4, 1, 2, 3])]).toEqual([2, 2.5]);
     expect(ticks(0, 1)).toEqual([0, 0.2, 0.4, 0.6, 0.8, 1]);
@@ -69,6 +103,21 @@ test('the study of a layer: what dense attention gives to the tiles that hold ne
   // From the first tile the selected one lies to its right, from the second at its own place.
   expect([...layer!.offsets[0]!.space]).toEqual([0, 0.5, 1]);
   expect(memory()).toEqual(before);
+});
+
+test('maps of heads: as many of the first, the middle and the last layer', () => {
+  const grid = new TileGrid({ tokens: [4, 4, 8] });
+  const maps = (layers: number, heads: number) => {
+    const offsets = Array.from({ length: heads }, () => selectionOffsets(grid, () => [0]));
+    const all = Array.from({ length: layers }, (_, layer) => ({ layer, held: [], offsets }));
+    const html = selectionMaps({ layers: all, grid });
+    return [...html.matchAll(/<b>Layer (\d+), head (\d+)<\/b>/g)].map(([, layer, head]) => `${layer!}.${head!}`);
+  };
+  const four = (layer: number) => [0, 1, 2, 3].map((head) => `${String(layer)}.${String(head)}`);
+  expect(maps(12, 12)).toEqual([...four(0), ...four(6), ...four(11)]);
+  expect(maps(2, 2)).toEqual(['0.0', '0.1', '1.0', '1.1']);
+  expect(maps(1, 16)).toHaveLength(12);
+  expect(maps(0, 1)).toEqual([]);
 });
 
 describe('the page', () => {

@@ -4,8 +4,11 @@ import { device, memory } from '../../lib/device/device.js';
 import { machineOf } from '../../lib/device/machine.js';
 import { Tensor } from '../../lib/tensor/tensor.js';
 import { loadCheckpoint, readCheckpointFacts, type RunTensors, saveCheckpoint } from '../../lib/train/checkpoint.js';
+import { checkpointErrors, heldOutClips, velocityErrors } from '../../lib/train/held-out.js';
+import type { LogRow } from '../../lib/train/log.js';
 import { FILES } from '../../lib/train/run.js';
-import { parseTrainOptions } from '../../lib/train/settings.js';
+import { samplerModel } from '../../lib/train/sample.js';
+import { parseTrainOptions, type TrainOptions } from '../../lib/train/settings.js';
 import { Trainer } from '../../lib/train/trainer.js';
 import { failureOf } from '../tensor/support.js';
 import { here } from '../under-test.js';
@@ -36,9 +39,13 @@ describe('a run', () => {
   test('leaves settings, a log of every step and a checkpoint, and no memory behind', async () => {
     expect(readdirSync(out).sort()).toEqual([FILES.checkpoint, FILES.log, FILES.settings].sort());
     const rows = rowsOf(out);
+    using model = samplerModel(parseTrainOptions(SMALL), here);
+    const { parameterCount } = model;
     expect(rows.map(({ step }) => step)).toEqual([1, 2, 3, 4, 5, 6]);
     for (const row of rows) {
       expect(row).toMatchObject({ topK: 2, mfu: peak === undefined ? null : row.tflops / peak });
+      // Weights, their gradients, moments and averages, and activations beside them.
+      expect(row.memory).toBeGreaterThan(5 * 4 * parameterCount);
       for (const value of [row.loss, row.gradientNorm, row.learningRate, row.ms, row.tokensPerSecond, row.tflops]) {
         expect(value).toBeGreaterThan(0);
       }
@@ -91,6 +98,40 @@ describe('a run', () => {
   });
 });
 
+describe('an interrupted run has the same bits', () => {
+  const dense = join(folder, 'dense-weights');
+  beforeAll(() => run(dense, { ...SMALL, attention: 'full', steps: 2, warmup: 0 }));
+
+  // The adaptation's K is 4, 4, 3, 3, 2, 2: it falls with the first step after the resume, and within both parts.
+  test.each<[string, number, TrainOptions]>([
+    ['of full attention in bfloat16', 3, { attention: 'full', dtype: 'bfloat16' }],
+    ['of VSA in float16', 2, { dtype: 'float16' }],
+    ['of an adaptation', 2, { adapt: checkpointOf(dense), adaptInterval: 2, adaptRate: 0.25, fineGate: false }],
+    ['of an adaptation', 3, { adapt: checkpointOf(dense), adaptInterval: 2, adaptRate: 0.25, fineGate: false }],
+  ])('%s, stopped at step %i', async (name, at, options) => {
+    const [whole, parts] = ['whole', 'parts'].map((what) => join(folder, `${what} ${name} ${String(at)}`));
+    await run(whole!, { ...SMALL, ...options });
+    const { interrupted } = await run(parts!, { ...SMALL, ...options }, ({ step }, abort) => {
+      if (step === at) abort();
+    });
+    expect(interrupted).toBe(true);
+    const before = rowsOf(parts!).length;
+    expect(before).toBeLessThan(6);
+    await run(parts!, undefined);
+    expect(await bitsOf(parts!)).toEqual(await bitsOf(whole!));
+    const facts = ({ loss, topK, gradientNorm, flop }: LogRow) => ({ loss, topK, gradientNorm, flop });
+    expect(rowsOf(parts!).map(facts)).toEqual(rowsOf(whole!).map(facts));
+    if (options.adapt !== undefined)
+      expect(
+        new Set(
+          rowsOf(parts!)
+            .slice(before - 1)
+            .map(({ topK }) => topK),
+        ).size,
+      ).toBeGreaterThan(1);
+  });
+});
+
 test('a recorded step, replayed, has the bits of the calls', async () => {
   for (const options of [{}, { attention: 'full' }, { dtype: 'bfloat16' }] as const) {
     const settings = parseTrainOptions({ ...SMALL, ...options });
@@ -128,6 +169,33 @@ test('a dense model is adapted: its weights, gates at zero, K from all tiles dow
   await run(sparse, { ...SMALL, ...adapt });
   expect(rowsOf(dense).map(({ topK }) => topK)).toEqual([null, null, null, null, null, null]);
   expect(rowsOf(sparse).map(({ topK }) => topK)).toEqual([4, 4, 3, 3, 2, 2]);
+});
+
+test('errors on held-out clips: the same for every model, of the averages and of the weights, and of dense ones made sparse', async () => {
+  const dense = join(folder, 'looked-at');
+  const settings = parseTrainOptions({ ...SMALL, attention: 'full', steps: 20, warmup: 2 });
+  await run(dense, { ...SMALL, attention: 'full', steps: 20, checkpointEvery: 20 });
+  const clips = await heldOutClips(settings, { seed: 3, count: 2 });
+  const request = { device: here, clips, times: [0.2, 0.8] };
+  const found = await checkpointErrors(checkpointOf(dense), request);
+  const mean = (errors: number[][]) => errors.flat().reduce((sum, one) => sum + one, 0) / 4;
+  expect(found.weights.map((row) => row.length)).toEqual([2, 2]);
+  expect(await checkpointErrors(checkpointOf(dense), request)).toEqual(found);
+  // The averages look back to the beginning: they have learnt less in 20 steps.
+  expect(mean(found.weights)).toBeLessThan(mean(found.averages!));
+  // A head of zeros says 0 everywhere, so its error is the mean square of the target.
+  using fresh = samplerModel(settings, here);
+  const untrained = await velocityErrors(fresh, clips, request.times);
+  expect(mean(found.weights)).toBeLessThan(mean(untrained));
+  expect(untrained[0]![0]).toBeCloseTo(untrained[0]![1]!, 5);
+  expect(untrained[0]![0]).not.toBeCloseTo(untrained[1]![0]!, 3);
+
+  // All tiles are dense attention; fewer are not.
+  const sparse = (sparsity: number) => parseTrainOptions({ ...SMALL, fineGate: false, sparsity });
+  const all = await checkpointErrors(checkpointOf(dense), { ...request, sparse: sparse(0) });
+  expect(mean(all.weights)).toBeCloseTo(mean(found.weights), 5);
+  const few = await checkpointErrors(checkpointOf(dense), { ...request, sparse: sparse(0.75) });
+  expect(few.weights).not.toEqual(all.weights);
 });
 
 test('a loss that is no number ends the run and names the step; the checkpoint before stays', async () => {

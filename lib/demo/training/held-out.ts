@@ -1,20 +1,16 @@
 /** Clips that no step has seen: with noise, and what a model makes of that in one step. */
 import { noGrad } from '../../autograd/index.js';
-import { MovingShapes } from '../../data/index.js';
 import type { ClipShape, Patch } from '../../media/index.js';
-import { patchify, unpatchify } from '../../media/index.js';
+import { unpatchify } from '../../media/index.js';
 import { interpolate } from '../../models/flow.js';
 import type { VideoDiT } from '../../models/video-dit.js';
 import { combine } from '../../tensor/arithmetic.js';
 import { tidy } from '../../tensor/scope.js';
 import { Tensor } from '../../tensor/tensor.js';
+import { heldOutClips, heldOutNoiseSeed } from '../../train/held-out.js';
 import type { TrainSettings } from '../../train/settings.js';
 import { AttentionStudy, type LayerStudy } from '../../train/study.js';
 import type { Job } from './settings.js';
-
-/** Added to a run's seed, which is below 2^32, so that no run is trained on these clips. */
-const CLIP_SEED = 2 ** 32;
-const NOISE_SEED = 2 ** 33;
 
 /** Pixels, float32 RGB, `[frames, height, width, 3]`. */
 export type Frames = Float32Array;
@@ -37,13 +33,8 @@ export class HeldOut {
 
   /** The clips of a job's run. */
   static async load({ shapes, heldOut }: Job, { seed, video, patch }: TrainSettings): Promise<HeldOut> {
-    const [frames, height, width] = video;
-    const source = new MovingShapes({ seed: CLIP_SEED + seed, frames, height, width, ...shapes });
-    const clips = await Promise.all(Array.from({ length: heldOut }, (_, index) => source.clip(index)));
-    const size = frames * height * width * 3;
-    const tokens = new Float32Array(heldOut * size);
-    clips.forEach((clip, at) => tokens.set(patchify({ frames: clip, shape: video, patch }), at * size));
-    return new HeldOut(clips, tokens, seed, video, patch);
+    const { frames, tokens } = await heldOutClips({ video, patch }, { seed, count: heldOut, ...shapes });
+    return new HeldOut(frames, tokens, seed, video, patch);
   }
 
   /** The clips with noise of time `time`, and that less the velocity that a model sees in it, times `time`. */
@@ -83,7 +74,7 @@ export class HeldOut {
     const shape = [count, grid.length, config.channels];
     const size = grid.length * config.channels;
     const data = Tensor.from(this.tokens.subarray(0, count * size), shape, { device });
-    const noise = Tensor.randn(shape, { seed: NOISE_SEED + this.seed, device });
+    const noise = Tensor.randn(shape, { seed: heldOutNoiseSeed(this.seed), device });
     return interpolate({ data, noise, times: new Array<number>(count).fill(time) }).noisy;
   }
 

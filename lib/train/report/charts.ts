@@ -96,15 +96,15 @@ export function massBars({ layers, topK, grid }: Pick<RunReport, 'layers' | 'top
   );
 }
 
-/** Maps of at most so many heads a run: the first, the middle and the last layer come first. */
+/** Maps of at most so many heads a run, the same number of each layer that is shown. */
 const MAPS = 12;
 
-/** Where selected tiles lie, seen from their query tile: a map a head. */
+/** Where selected tiles lie, seen from their query tile: a map a head, of the first, the middle and the last layer. */
 export function selectionMaps({ layers, grid }: Pick<RunReport, 'layers' | 'grid'>): string {
-  const order = [...new Set([0, layers.length >> 1, layers.length - 1])].filter((layer) => layers[layer] !== undefined);
-  return order
-    .flatMap((at) => layers[at]!.offsets.map((offsets, head) => ({ layer: layers[at]!.layer, head, offsets })))
-    .slice(0, MAPS)
+  const shown = [...new Set([0, layers.length >> 1, layers.length - 1])].flatMap((at) => layers[at] ?? []);
+  const heads = Math.floor(MAPS / shown.length);
+  return shown
+    .flatMap(({ layer, offsets }) => offsets.slice(0, heads).map((one, head) => ({ layer, head, offsets: one })))
     .map(({ layer, head, offsets }) => {
       const label = `Layer ${String(layer)}, head ${String(head)}`;
       return offsetFigure(grid, offsets, `<b>${label}</b>`, label);

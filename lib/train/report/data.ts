@@ -99,9 +99,14 @@ export function lossCurve(rows: readonly LogRow[]): CurvePoint[] {
   return points;
 }
 
-/** Mean loss of a run's last steps: the last tenth, at least 10. */
+/** Steps that a run's loss is the mean of, where one number is to stand for it: a tenth of them, at least 10. */
+export function lossWindow(steps: number): number {
+  return Math.max(10, Math.floor(steps / 10));
+}
+
+/** Mean loss of a run's last steps. */
 export function finalLoss(rows: readonly LogRow[]): number {
-  const last = rows.slice(-Math.max(10, Math.floor(rows.length / 10)));
+  const last = rows.slice(-lossWindow(rows.length));
   return last.reduce((sum, row) => sum + row.loss, 0) / last.length;
 }
 

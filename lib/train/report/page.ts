@@ -1,9 +1,11 @@
 /** The report about training runs as one HTML file: no network, no script. */
 
-import { escapeHtml, flops, percent } from '../../report/html.js';
+import { escapeHtml, percent } from '../../report/html.js';
 import { STYLES } from '../../report/styles.js';
 import { legend, lossChart, massBars, runColour, selectionMaps, short } from './charts.js';
+import { comparisonText } from './comparison.js';
 import { finalLoss, median, type RunReport } from './data.js';
+import type { LogRow } from '../log.js';
 import { RUN_STYLES } from './styles.js';
 
 const POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'";
@@ -60,10 +62,11 @@ function facts(runs: readonly RunReport[]): string {
 }
 
 function curves(runs: readonly RunReport[]): string {
+  const comparison = comparisonText(runs);
   return `<section aria-labelledby="curves-title">
   <h2 id="curves-title">Loss</h2>
   <p class="lead">Mean squared error of the velocity (rectified flow), means of neighbouring steps. A step’s own loss
-    depends on the times that it drew.</p>
+    depends on the times that it drew.${comparison === '' ? '' : ` ${escapeHtml(comparison)}`}</p>
   ${legend(runs)}
   <div class="columns">
     <div class="card"><h3>By step</h3>${lossChart(runs, 'step')}</div>
@@ -103,6 +106,11 @@ function attention(run: RunReport, index: number): string {
     <div class="offsets">${selectionMaps(run)}</div></div></section>`;
 }
 
+/** Steps with the K that a run ended with: those before, of an adaptation, take longer. */
+function atLastK({ rows }: RunReport): readonly LogRow[] {
+  return rows.filter(({ topK }) => topK === rows.at(-1)!.topK);
+}
+
 function setup(runs: readonly RunReport[]): string {
   const row = (name: string, value: (run: RunReport) => string) =>
     `<tr><th scope="row">${name}</th>${runs.map((run) => `<td>${escapeHtml(value(run))}</td>`).join('')}</tr>`;
@@ -128,12 +136,12 @@ function setup(runs: readonly RunReport[]): string {
       ({ settings: { learningRate, warmup, schedule } }) => `${learningRate}, ${schedule}, ${warmup} warm-up`,
     ),
     row('Begun from', ({ settings: { adapt } }) => adapt ?? 'random weights'),
-    row('Work', (run) => flops(last(run)?.flop ?? 0)),
+    row('Work', (run) => `${short(last(run)?.flop ?? 0)}FLOP`),
     row('A step, median', (run) =>
-      run.rows.length === 0 ? '' : `${median(run.rows.map(({ ms }) => ms)).toFixed(1)} ms`,
+      run.rows.length === 0 ? '' : `${median(atLastK(run).map(({ ms }) => ms)).toFixed(1)} ms`,
     ),
     row('MFU, median', (run) => {
-      const shares = run.rows.flatMap(({ mfu }) => mfu ?? []);
+      const shares = atLastK(run).flatMap(({ mfu }) => mfu ?? []);
       return shares.length === 0 ? 'no peak is known' : percent(median(shares));
     }),
     row('Seed', ({ settings: { seed } }) => String(seed)),
