@@ -1,7 +1,7 @@
 /**
  * What `runCheck` runs: for every operation each dtype, head dim and token order on a small grid, and each option once
  * by itself on one whose tiles are partial in every way (5 x 6 x 7 tokens in tiles of 4 x 4 x 4: eight tiles, seven of
- * them partial).
+ * them partial). Options of attention over tokens once more in 16-bit formats, which other kernels serve.
  */
 
 import type { DType, Order } from '../index.js';
@@ -34,6 +34,8 @@ const ORDERS: readonly Order[] = ['grid', 'tiled'];
 
 const CUBES = [4, 4, 4] as const;
 const PARTIAL: OracleGrid = { tokens: [5, 6, 7], tile: CUBES };
+/** Eight tiles as well, of fewer tokens. */
+const FEW: OracleGrid = { tokens: [5, 5, 6], tile: CUBES };
 /** Four tiles, no two of the same extents. */
 const SMALL: OracleGrid = { tokens: [5, 3, 6], tile: CUBES };
 const WHOLE: OracleGrid = { tokens: [4, 8, 8], tile: CUBES };
@@ -58,7 +60,10 @@ const FORMATS = DTYPES.flatMap((dtype) =>
   ),
 );
 /** Logits that are large, and so large that every softmax has one key. */
-const LARGE = DTYPES.flatMap((dtype) => [4, 16].map((std) => ({ name: `${dtype}, inputs x${std}`, dtype, std })));
+const LARGE = [
+  ...DTYPES.flatMap((dtype) => [4, 16].map((std) => ({ name: `${dtype}, inputs x${std}`, dtype, std }))),
+  ...[4, 16].map((std) => ({ name: `bfloat16, D 128, inputs x${std}`, dtype: 'bfloat16' as const, headDim: 128, std })),
+];
 
 const HEADS = [
   { name: 'one head', heads: 1, kvHeads: 1 },
@@ -79,6 +84,19 @@ const CROSS = [
   { name: 'a single key tile', keyGrid: { tokens: [1, 1, 5], tile: CUBES } as OracleGrid },
 ];
 
+/**
+ * Each option, and the same in 16-bit formats: Hopper's own kernels take those alone, at head dims 64 and 128. Every
+ * variant in bfloat16, every third in float16 too.
+ */
+function inAllFormats<T extends AttentionCase>(options: readonly Variant<T>[]): Variant<T>[] {
+  return options.flatMap((variant, i) => {
+    const as = (dtype: FloatFormat, headDim: number) => ({
+      ...{ grid: FEW, ...variant, name: `${variant.name}, ${dtype}, D ${headDim}`, dtype, headDim },
+    });
+    return [variant, as('bfloat16', 128), ...(i % 3 === 0 ? [as('float16', 64)] : [])];
+  });
+}
+
 const ATTENTION: AttentionCase = {
   ...{ name: '', dtype: 'float32', order: 'grid', batch: 1, heads: 2, kvHeads: 2, headDim: 64, grid: PARTIAL, std: 1 },
 };
@@ -87,62 +105,74 @@ const BLOCK_SPARSE: BlockSparseCase = { ...ATTENTION, lists: 'unequal' };
 const VSA: VsaCase = { ...ATTENTION, choice: { topK: 3 }, coarse: 'gate', fineGate: true };
 
 const BLOCK_SPARSE_VARIANTS: readonly Variant<BlockSparseCase>[] = [
-  ...FORMATS,
-  ...(['single', 'pairs', 'shared', 'disjoint', 'empty', 'everything', 'full'] as const).flatMap((lists) =>
-    ORDERS.map((order) => ({ name: `lists: ${lists}, ${order} order`, lists, order })),
-  ),
-  ...[...HEADS, ...GRIDS, ...CROSS, ...LARGE],
-  { name: 'scale 0.3', scale: 0.3 },
+  ...[...FORMATS, ...LARGE],
+  ...inAllFormats<BlockSparseCase>([
+    ...(['single', 'pairs', 'shared', 'disjoint', 'empty', 'everything', 'full'] as const).flatMap((lists) =>
+      ORDERS.map((order) => ({ name: `lists: ${lists}, ${order} order`, lists, order })),
+    ),
+    ...[...HEADS, ...GRIDS, ...CROSS],
+    { name: 'scale 0.3', scale: 0.3 },
+  ]),
 ];
 
 const DENSE_VARIANTS: readonly Variant<AttentionCase>[] = [
-  ...[...FORMATS, ...HEADS, ...CROSS, ...LARGE],
-  { name: 'prefix of 70, tiled order', grid: PREFIXED, order: 'tiled' },
-  { name: 'scale 0.3', scale: 0.3 },
+  ...[...FORMATS, ...LARGE],
+  ...inAllFormats<AttentionCase>([
+    ...[...HEADS, ...CROSS],
+    { name: 'prefix of 70, tiled order', grid: PREFIXED, order: 'tiled' },
+    { name: 'scale 0.3', scale: 0.3 },
+  ]),
 ];
 
 const WITH_PREFIX = { grid: PREFIXED, choice: { topK: 2, prefix: 'exempt' as const } };
 const VSA_VARIANTS: readonly Variant<VsaCase>[] = [
   ...FORMATS.map((variant) => ({ ...variant, choice: { topK: 2 } })),
-  ...(['skip', 'add', 'gate'] as const).flatMap((coarse) =>
-    [false, true].map((fineGate) => ({
-      name: `coarse ${coarse}, ${fineGate ? 'a' : 'no'} fine gate`,
-      coarse,
-      fineGate,
-    })),
-  ),
-  { name: 'K = 1', choice: { topK: 1 } },
-  { name: 'K = N', choice: { topK: 8 } },
-  ...[...HEADS, ...GRIDS.map((variant) => ({ choice: { topK: 1 }, ...variant }))],
-  ...ORDERS.flatMap((order) => [
-    { name: `prefix exempt, ${order} order`, order, ...WITH_PREFIX },
-    { name: `prefix competes, ${order} order`, order, ...WITH_PREFIX, choice: { topK: 2, prefix: 'compete' as const } },
-    { name: `own tile forced, ${order} order`, order, choice: { topK: 2, includeSelf: true } },
-  ]),
-  {
-    name: 'own tile forced, prefix competes',
-    ...WITH_PREFIX,
-    choice: { topK: 2, prefix: 'compete', includeSelf: true },
-  },
-  ...CROSS.map((variant) => ({ choice: { topK: 1 }, ...variant })),
-  { name: 'prefix of the keys competes', keyGrid: OTHER, choice: { topK: 3, prefix: 'compete' } },
-  { name: 'lists of your own', choice: { lists: 'unequal' } },
-  { name: 'lists of your own, coarse skip', choice: { lists: 'unequal' }, coarse: 'skip', fineGate: false },
-  { name: 'empty lists', choice: { lists: 'empty' } },
-  ...ORDERS.map((order) => ({ name: `pooled tensors given, ${order} order`, pooled: true, order })),
-  {
-    name: 'pooled tensors given, 4 heads on 2 key heads, other key grid',
-    ...{ pooled: true, heads: 4, keyGrid: OTHER },
-  },
-  { name: 'pooled tensors given, coarse skip', pooled: true, coarse: 'skip' },
-  {
-    name: 'pooled tensors given, coarse add, lists of your own',
-    pooled: true,
-    coarse: 'add',
-    choice: { lists: 'pairs' },
-  },
-  { name: 'scale 0.3', scale: 0.3 },
   ...LARGE,
+  ...inAllFormats<VsaCase>([
+    ...(['skip', 'add', 'gate'] as const).flatMap((coarse) =>
+      [false, true].map((fineGate) => ({
+        name: `coarse ${coarse}, ${fineGate ? 'a' : 'no'} fine gate`,
+        coarse,
+        fineGate,
+      })),
+    ),
+    { name: 'K = 1', choice: { topK: 1 } },
+    { name: 'K = N', choice: { topK: 8 } },
+    ...[...HEADS, ...GRIDS.map((variant) => ({ choice: { topK: 1 }, ...variant }))],
+    ...ORDERS.flatMap((order) => [
+      { name: `prefix exempt, ${order} order`, order, ...WITH_PREFIX },
+      {
+        name: `prefix competes, ${order} order`,
+        order,
+        ...WITH_PREFIX,
+        choice: { topK: 2, prefix: 'compete' as const },
+      },
+      { name: `own tile forced, ${order} order`, order, choice: { topK: 2, includeSelf: true } },
+    ]),
+    {
+      name: 'own tile forced, prefix competes',
+      ...WITH_PREFIX,
+      choice: { topK: 2, prefix: 'compete', includeSelf: true },
+    },
+    ...CROSS.map((variant) => ({ choice: { topK: 1 }, ...variant })),
+    { name: 'prefix of the keys competes', keyGrid: OTHER, choice: { topK: 3, prefix: 'compete' } },
+    { name: 'lists of your own', choice: { lists: 'unequal' } },
+    { name: 'lists of your own, coarse skip', choice: { lists: 'unequal' }, coarse: 'skip', fineGate: false },
+    { name: 'empty lists', choice: { lists: 'empty' } },
+    ...ORDERS.map((order) => ({ name: `pooled tensors given, ${order} order`, pooled: true, order })),
+    {
+      name: 'pooled tensors given, 4 heads on 2 key heads, other key grid',
+      ...{ pooled: true, heads: 4, keyGrid: OTHER },
+    },
+    { name: 'pooled tensors given, coarse skip', pooled: true, coarse: 'skip' },
+    {
+      name: 'pooled tensors given, coarse add, lists of your own',
+      pooled: true,
+      coarse: 'add',
+      choice: { lists: 'pairs' },
+    },
+    { name: 'scale 0.3', scale: 0.3 },
+  ]),
 ];
 
 const POOLING: PoolingCase = {

@@ -17,6 +17,7 @@ import {
   untile,
   videoSparseAttention,
 } from '../../lib/index.js';
+import type { CheckBackend } from '../../lib/check/index.js';
 import { here } from '../under-test.js';
 
 export const GRID = new TileGrid({ tokens: [5, 6, 9], prefix: 67 });
@@ -77,7 +78,8 @@ export interface Operation {
   readonly pair: { readonly backward: (saved: never, grads: never) => unknown };
   /** Token outputs are in the order of the inputs, with their grid here; others are as they are. */
   readonly grids: Readonly<Record<string, TileGrid>>;
-  forward(inputs: Inputs, order: Order): { outputs: Record<string, Tensor>; saved: Saved };
+  /** `backend`: of fine attention, as `vsa check` has it; others run on what there is. Default 'auto'. */
+  forward(inputs: Inputs, order: Order, backend?: CheckBackend): { outputs: Record<string, Tensor>; saved: Saved };
   backward(saved: Saved, inputs: Inputs): Record<string, Tensor>;
 }
 
@@ -88,7 +90,7 @@ function operation<S extends Saved, O extends object>(
     readonly forward: (options: O) => { output: Tensor; saved: S };
     readonly backward: (saved: S, grads: { output: Tensor }) => object;
   },
-  options: (inputs: Inputs, order: Order) => O,
+  options: (inputs: Inputs, order: Order, backend: CheckBackend) => O,
   gradient: (inputs: Inputs) => Tensor,
   grids: Readonly<Record<string, TileGrid>>,
 ): Operation {
@@ -96,8 +98,8 @@ function operation<S extends Saved, O extends object>(
     name,
     pair,
     grids,
-    forward(inputs, order) {
-      const { output, saved } = pair.forward(options(inputs, order));
+    forward(inputs, order, backend = 'auto') {
+      const { output, saved } = pair.forward(options(inputs, order, backend));
       const { lse, lists } = saved as { lse?: Tensor; lists?: TileLists };
       const found: Record<string, Tensor> = { output };
       if (lse !== undefined) found['lse'] = lse;
@@ -141,14 +143,14 @@ export const OPERATIONS: readonly Operation[] = [
   operation(
     'blockSparseAttention',
     blockSparseAttention,
-    ({ q, k, v }, order) => ({ q, k, v, lists: lists(q), ...on(order) }),
+    ({ q, k, v }, order, backend) => ({ q, k, v, lists: lists(q), ...on(order), backend }),
     (x) => x.dOutput,
     QUERIES,
   ),
   operation(
     'denseAttention',
     denseAttention,
-    ({ q, k, v }, order) => ({ q, k, v, ...on(order) }),
+    ({ q, k, v }, order, backend) => ({ q, k, v, ...on(order), backend }),
     (x) => x.dOutput,
     QUERIES,
   ),
@@ -164,8 +166,8 @@ export const OPERATIONS: readonly Operation[] = [
   operation(
     'videoSparseAttention',
     videoSparseAttention,
-    ({ q, k, v, gate, otherGate }, order) => ({
-      ...{ q, k, v, topK: 5, prefix: 'compete' as const, ...on(order) },
+    ({ q, k, v, gate, otherGate }, order, backend) => ({
+      ...{ q, k, v, topK: 5, prefix: 'compete' as const, ...on(order), backend },
       ...{ coarse: { gate }, fine: { gate: otherGate } },
     }),
     (x) => x.dOutput,
@@ -189,12 +191,12 @@ export function toGridOrder(name: string, tensor: Tensor, grid: TileGrid | undef
 }
 
 /** Everything that every operation computes, by operation and name, tokens in grid order. */
-export function everything(inputs: Inputs, order: Order): Record<string, Tensor> {
+export function everything(inputs: Inputs, order: Order, backend?: CheckBackend): Record<string, Tensor> {
   return tidy(() => {
     const found: Record<string, Tensor> = {};
     const ordered = inOrder(inputs, order);
     for (const one of OPERATIONS) {
-      const { outputs, saved } = one.forward(ordered, order);
+      const { outputs, saved } = one.forward(ordered, order, backend);
       for (const [name, tensor] of Object.entries({ ...outputs, ...one.backward(saved, ordered) })) {
         found[`${one.name}.${name}`] = toGridOrder(name, tensor, one.grids[name], order);
       }

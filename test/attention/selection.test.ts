@@ -1,5 +1,6 @@
 import fc from 'fast-check';
 import { checkSelection, type SelectionCase } from '../../lib/check/selection.js';
+import { philoxIntegers } from '../../lib/check/philox.js';
 import { valuesOf } from '../../lib/check/values.js';
 import { type PrefixMode, TileGrid, tidy, tileSelection } from '../../lib/index.js';
 import { type OracleGrid, selectTiles } from '../../lib/oracle/index.js';
@@ -165,6 +166,74 @@ test('by hand: ties to the lowest index, zeros equal, NaN below -inf', async () 
   expect(await first([1, 1 + 2 ** -23, 1 - 2 ** -24, 1], 2)).toEqual([0, 1]);
   expect(await first([2, 1, 2, 1, 2, 1], 4)).toEqual([0, 1, 2, 4]);
   expect(await first([-3, -1, -2], 1)).toEqual([1]);
+});
+
+/** Scores of one kind for so many key tiles; drawn(n): whole numbers from 0 to below n. */
+const KINDS: Readonly<Record<string, (tiles: number, drawn: (n: number) => number) => number[]>> = {
+  'all equal': (tiles) => Array.from({ length: tiles }, () => 2.5),
+  'two values': (tiles, drawn) => Array.from({ length: tiles }, () => (drawn(3) === 0 ? 1 + 2 ** -23 : 1)),
+  'few values, and NaN, infinities, zeros and subnormals among them': (tiles, drawn) =>
+    Array.from({ length: tiles }, () => (drawn(8) === 0 ? HARD[drawn(HARD.length)]! : (drawn(60) - 30) / 4)),
+  'NaN but for three': (tiles, drawn) => {
+    const places = [drawn(tiles), tiles >> 1, tiles - 1];
+    return Array.from({ length: tiles }, (_, j) => (places.includes(j) ? -Infinity : NaN));
+  },
+  'mostly different ones': (tiles, drawn) =>
+    Array.from({ length: tiles }, () => Math.fround(drawn(2 ** 20) / 2 ** 10 - 300)),
+};
+
+/** Key tiles from the best to the worst: ties to the lowest, zeros equal, NaN below -inf. */
+function ranked(scores: Float32Array): number[] {
+  const above = (a: number, b: number) => a > b || (b !== b && a === a);
+  return Array.from(scores, (_, j) => j).sort((i, j) => {
+    const [a, b] = [scores[i]!, scores[j]!];
+    return above(a, b) ? -1 : above(b, a) ? 1 : i - j;
+  });
+}
+
+/** Whether an array is a row again and again. (Which NaN it is, is nobody's promise.) */
+function repeats(got: ArrayLike<number>, row: ArrayLike<number>): boolean {
+  const { is } = Object; // by name: a look-up of a global in every step of a loop is slow in Jest's sandbox
+  for (let i = 0; i < got.length; i++) if (!is(got[i], row[i % row.length])) return false;
+  return true;
+}
+
+// GPUs select by other kernels above 640, 1,536, 4,096 and (a row that shared memory cannot hold) 58,112 key tiles.
+describe.each([640, 700, 1536, 1600, 4096, 4200, 60_001])('%i key tiles', (tiles) => {
+  test.each(Object.keys(KINDS))('%s: as a sort of the scores has it', async (kind) => {
+    const scores = KINDS[kind]!(tiles, philoxIntegers(BigInt(tiles)));
+    // 3e38 times 2^30 is infinite.
+    const row = Float32Array.from(scores, (score) => (score === 3e38 ? Infinity : score));
+    const order = ranked(row);
+    const k = new Float32Array(tiles * 64);
+    scores.forEach((score, j) => (k[j * 64] = keyFor(score)));
+    const queries = 3;
+    using q = fresh.from(
+      Float32Array.from({ length: queries * 64 }, (_, i) => (i % 64 === 0 ? 1 : 0)),
+      [1, queries, 1, 64],
+    );
+    using keys = fresh.from(k, [1, tiles, 1, 64]);
+    const grid = new TileGrid({ tokens: [1, 1, queries], tile: [64, 1, 1] });
+    // Prefix tiles are in every list; behind them, candidates begin in the middle of a vector of scores.
+    for (const prefix of [0, 5]) {
+      const videos = tiles - prefix;
+      const keyGrid = new TileGrid({ tokens: [1, 1, videos], tile: [64, 1, 1], prefix: 64 * prefix });
+      const best = order.filter((j) => j >= prefix);
+      for (const topK of [1, 100, videos >> 1, videos - 1]) {
+        const { lists, scores: made } = tidy(() =>
+          tileSelection.forward({ q, k: keys, grid, keyGrid, topK, scale: SCALE, returnScores: true }),
+        );
+        expect(made!.shape).toEqual([1, 1, queries, tiles]);
+        expect(repeats(await made!.data(), row)).toBe(true);
+        const wanted = Int32Array.from([...Array(prefix).keys(), ...best.slice(0, topK)]).sort();
+        expect([...(await lists.offsets!.data())]).toEqual([0, 1, 2, 3].map((i) => i * wanted.length));
+        expect(lists.indices!.size).toBe(queries * wanted.length);
+        expect(repeats(await lists.indices!.data(), wanted)).toBe(true);
+        lists.dispose();
+        made!.dispose();
+      }
+    }
+  });
 });
 
 test('NaN in a pooled key or query', async () => {

@@ -1,8 +1,8 @@
 /** A GPU and the CPU compute the same: to the bit where nothing is summed, within the error rule where it is. */
 
-import { CHECK_CASES, CHECKED_OPS } from '../../lib/check/cases.js';
+import { CHECK_CASES, type CheckCase, CHECKED_OPS } from '../../lib/check/cases.js';
 import { type DType, type Order, Tensor, tidy } from '../../lib/index.js';
-import { CaseContext, valuesOf } from '../../lib/check/values.js';
+import { CaseContext, type CheckBackend, valuesOf } from '../../lib/check/values.js';
 import { bitsOfAll, expectRows, useGuardedMemory } from '../attention/support.js';
 import { everything, makeInputs } from '../attention/every-operation.js';
 import { bytesOf, cpu, describeGpu, gpu, onCpu, onGpu } from './support.js';
@@ -82,30 +82,53 @@ describeGpu('to the bit', () => {
 describeGpu('within the error rule', () => {
   useGuardedMemory();
 
+  async function expectCases(cases: readonly CheckCase[], backend: CheckBackend): Promise<void> {
+    expect(cases.length).toBeGreaterThan(0);
+    for (const [i, c] of cases.entries()) {
+      const context = new CaseContext(gpu, BigInt(300 + i) << 20n, backend);
+      expectRows(await c.run(context));
+      context.dispose();
+    }
+  }
+
   // All of them are `vsa check --device cuda`: most of that time is the oracle's.
   test.each(CHECKED_OPS)(
-    'every third case of %s',
+    'every fourth case of %s',
     async (op) => {
-      const cases = CHECK_CASES.filter((c) => c.op === op).filter((_, i) => i % 3 === 0);
-      for (const [i, c] of cases.entries()) {
-        const context = new CaseContext(gpu, BigInt(300 + i) << 20n);
-        expectRows(await c.run(context));
-        context.dispose();
-      }
+      const cases = CHECK_CASES.filter((c) => c.op === op);
+      await expectCases(
+        cases.filter((_, i) => i % 4 === 0),
+        'auto',
+      );
+    },
+    120_000,
+  );
+
+  // Where Hopper's own kernels are there, nothing else runs the portable ones.
+  test.each(['blockSparseAttention', 'denseAttention', 'videoSparseAttention'])(
+    'every fourth 16-bit case of %s on the portable kernels',
+    async (op) => {
+      const cases = CHECK_CASES.filter((c) => c.op === op && /float16/.test(c.name));
+      await expectCases(
+        cases.filter((_, i) => i % 4 === 1),
+        'cuda',
+      );
     },
     120_000,
   );
 
   /** Largest difference, relative to the largest value. What was selected on one device is the same on the other. */
   test.each([
-    ['float32', 1e-5],
-    ['bfloat16', 2 ** -7],
-    ['float16', 2 ** -9],
-  ] as const)('every operation on both devices, %s', async (dtype, tolerance) => {
+    ['float32', 'auto', 1e-5],
+    ['bfloat16', 'auto', 2 ** -7],
+    ['bfloat16', 'cuda', 2 ** -7],
+    ['float16', 'auto', 2 ** -9],
+    ['float16', 'cuda', 2 ** -9],
+  ] as const)('every operation on both devices, %s, backend %s', async (dtype, backend, tolerance) => {
     const results = await Promise.all(
       [gpu, cpu].map(async (on) => {
         const inputs = makeInputs(dtype, on);
-        const tensors = everything(inputs, 'grid');
+        const tensors = everything(inputs, 'grid', on === cpu ? 'cpu' : backend);
         const values = Object.fromEntries(
           await Promise.all(Object.entries(tensors).map(async ([name, x]) => [name, await valuesOf(x)] as const)),
         );
@@ -134,14 +157,16 @@ describeGpu('within the error rule', () => {
 describeGpu('repeatability', () => {
   useGuardedMemory();
 
-  test.each<[DType, Order]>([
-    ['float32', 'grid'],
-    ['bfloat16', 'tiled'],
-    ['float16', 'grid'],
-  ])('the same bits in 20 runs of every forward and backward: %s, %s order', async (dtype, order) => {
+  test.each<[DType, Order, CheckBackend]>([
+    ['float32', 'grid', 'auto'],
+    ['bfloat16', 'tiled', 'auto'],
+    ['float16', 'grid', 'auto'],
+    ['bfloat16', 'grid', 'cuda'],
+    ['float16', 'tiled', 'cuda'],
+  ])('the same bits in 20 runs of every forward and backward: %s, %s order, %s', async (dtype, order, backend) => {
     const inputs = makeInputs(dtype, gpu);
     const run = async () => {
-      const tensors = everything(inputs, order);
+      const tensors = everything(inputs, order, backend);
       const bits = await bitsOfAll(tensors);
       for (const tensor of Object.values(tensors)) tensor.dispose();
       return bits;
