@@ -171,7 +171,7 @@ async function measure(run: Run, workload: Workload, variant: Variant, row: Benc
       }
     } else {
       timing = await time(device, call, options);
-      stages = await timeStages(device, call, timing);
+      stages = await timeStages(device, call, { timing, cache: variant.cache });
       await device.synchronize(); // of what was disposed, nothing is in use any more
       const { usedBytes } = device.memory();
       device.resetPeakMemory();

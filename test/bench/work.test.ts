@@ -3,7 +3,6 @@ import { attentionLoad, boundOfSteps, type Load } from '../../lib/bench/bounds.j
 import type { BenchCase, Op } from '../../lib/bench/cases.js';
 import { makeLists, summarize } from '../../lib/bench/lists.js';
 import { machineOf } from '../../lib/device/machine.js';
-import { median, quantile, sampleCount } from '../../lib/bench/timing.js';
 import { workOf } from '../../lib/bench/work.js';
 import { expandMask } from '../../lib/oracle/index.js';
 
@@ -143,19 +142,5 @@ describe('machines', () => {
       expect(machineOf({ type: 'cuda', name })).toBeUndefined();
     }
     expect(machineOf({ type: 'cpu', name: 'NVIDIA H200' })).toBeUndefined();
-  });
-});
-
-describe('statistics', () => {
-  test('quantiles', () => {
-    expect(median([3, 1, 2])).toBe(2);
-    expect(median([4, 1, 2, 3])).toBe(2.5);
-    expect(quantile([5, 1, 2, 3, 4], 0.1)).toBeCloseTo(1.4);
-    expect(quantile([7], 0.9)).toBe(7);
-    expect(median([])).toBeNaN();
-  });
-
-  test('a second of samples, at least 30 but for slow calls', () => {
-    expect([0.001, 5, 100, 1000, 60_000].map(sampleCount)).toEqual([400, 200, 30, 8, 5]);
   });
 });
