@@ -3,7 +3,7 @@
 import type { Device } from '../device/device.js';
 import { VsaError, VsaRangeError } from '../errors.js';
 import { tidy } from '../tensor/scope.js';
-import { type BenchCase, caseName, type Direction, directionsOf } from './cases.js';
+import { backendOf, type BenchCase, caseName, type Direction, directionsOf } from './cases.js';
 import { type HostLists, makeLists, readLists } from './lists.js';
 import { type Machine, machineOf } from '../device/machine.js';
 import { attentionWorkload } from './ops/attention.js';
@@ -185,7 +185,8 @@ async function measure(run: Run, workload: Workload, variant: Variant, row: Benc
     }
     signal?.throwIfAborted();
     const { problems } = findings;
-    return filledRow(row, { one, variant, summary: workload.summary, timing, stages, peakBytes, machine, problems });
+    const measured = { timing, stages, peakBytes, machine, problems };
+    return filledRow(row, { one, backend: backendOf(one, device), variant, summary: workload.summary, ...measured });
   } finally {
     if (before !== undefined) disposeAll(before);
   }

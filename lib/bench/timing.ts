@@ -15,7 +15,7 @@ import type { Cache } from './cases.js';
 
 export interface TimingOptions {
   readonly cache: Cache;
-  /** Of exactly so many. Default: what a second takes, at least 30. */
+  /** Of exactly so many. Default: what a second takes, 30 to 400, but no more than 8 seconds take. */
   readonly samples?: number | undefined;
   /** How often the call does what is to be timed. Default 1. */
   readonly repeats?: number;

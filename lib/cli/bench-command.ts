@@ -35,7 +35,7 @@ export function addBench(program: Command): void {
       new Option('--cache <modes>', 'the L2 before every call: warm, cold (default: warm)'),
       new Option('--graph <modes>', 'on: replayed as a CUDA graph; off: called (default: off,on on a GPU)'),
       new Option('--seed <n>', 'of inputs and lists (default: 1)'),
-      new Option('--samples <n>', 'of every row (default: what a second takes, at least 30)'),
+      new Option('--samples <n>', 'of every row (default: what a second takes, 30 to 400; fewer of slow calls)'),
       new Option('--out <file>', 'append every row to this file as a line of JSON'),
       new Option('--html <file>', 'also write a report with bars and the roofline'),
       new Option('--compare <file>', 'rows of an earlier run: ratios, marked where beyond the noise'),

@@ -129,8 +129,9 @@ function method(machine: Machine | undefined): string {
   const bound =
     machine === undefined
       ? 'No peak is known for this device, so there is no MFU and no bound.'
-      : 'The bound is the largest of what tensor cores (or float32 multiply-adds), L2, shared memory and HBM need at ' +
-        'least, with one query tile of 64 a workgroup; kernels that share loads between query tiles can get past it.';
+      : 'The bound is the largest of what tensor cores, float32 multiply-adds, L2, shared memory and HBM need at ' +
+        'least, step by step, with tiles copied from the L2 as often as the kernels of the row’s backend copy them ' +
+        'for its lists.';
   return section(
     'method',
     'How it was measured',
