@@ -18,7 +18,8 @@ const require = createRequire(import.meta.url);
 const bounds = require('../dist/bench/bounds.js');
 /** @type {unknown} */
 const machines = require('../dist/device/machine.js');
-const { attentionFlops, attentionLoad, boundOfSteps } = /** @type {typeof import('../lib/bench/bounds.js')} */ (bounds);
+const { attentionFlops, attentionLoad, boundOfSteps, fullCopies } =
+  /** @type {typeof import('../lib/bench/bounds.js')} */ (bounds);
 const { machineOf } = /** @type {typeof import('../lib/device/machine.js')} */ (machines);
 
 /** @typedef {import('../lib/bench/row.js').BenchRow} Row */
@@ -76,7 +77,8 @@ function rowOf(baseline, direction) {
   const flops = attentionFlops(direction, tokenPairs, D);
   const machine = machineOf({ type: 'cuda', name: device });
   const tensors = (direction === 'forward' ? 4 : 8) * B * H * L * D * 2 + 4 * B * H * L;
-  const load = attentionLoad(direction, { pairs, tokenPairs, D, size: 2, sharing: sparse ? 1 : 2 }, tensors);
+  const copies = sparse ? { keys: pairs, queries: pairs } : fullCopies(pairs);
+  const load = attentionLoad(direction, { pairs, tokenPairs, D, size: 2, copies }, tensors);
   const bound = machine === undefined || K === null ? undefined : boundOfSteps(machine, [load], 'cold');
   return {
     op: sparse ? 'fine' : 'dense',

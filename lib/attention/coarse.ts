@@ -48,8 +48,8 @@ class CoarseSaved extends Saved {
 
 /** @internal Of scores that a selection leaves for the coarse attention. Beyond, both make their own. */
 export const KEPT_SCORES_BYTES = 512 * 2 ** 20;
-/** Of those that the backward finds again: they live as long as the saved state does. Beyond, it makes its own. */
-const SAVED_SCORES_BYTES = 128 * 2 ** 20;
+/** @internal Of those that the backward finds again: they live as long as the saved state does. Beyond, it makes its own. */
+export const SAVED_SCORES_BYTES = 128 * 2 ** 20;
 
 /** @internal The row length of such scores; undefined where they would be too many, or of no use. */
 export function keptScoreStride({ dims, Nq, Nk }: CoarseCall, device: Pick<Device, 'type'>): number | undefined {

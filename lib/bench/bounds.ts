@@ -1,10 +1,10 @@
 /**
  * The roofline: which unit of the GPU an operation keeps busy longest, and for how long at least. Every unit works at
- * its peak and all of them at once; the slowest one is the bound.
+ * its peak and all of them at once; the slowest one is the bound. Where it is not known how much a kernel does, the
+ * least that it could do counts: a bound that is too low is still one, a bound that is beaten is none.
  *
- * Attention is cut into pairs of 64 queries and 64 keys, and one workgroup has one query tile: it loads every K and V
- * tile of its list for itself. (Dense lists need no such thing: there, two query tiles share their loads, as dense
- * kernels do.) A kernel that shares loads between the query tiles of sparse lists can get past this bound.
+ * Attention is cut into pairs of 64 queries and 64 keys. How often their tiles are copied from the L2 is what kernels
+ * differ in (see Copies): that of the kernels that serve the row is counted, not the least that any could do.
  * The exponentials are no term: a pair takes them 256 clocks of an SM, no more than its products take tensor cores.
  */
 
@@ -44,13 +44,26 @@ function boundOf(machine: Machine, load: Load, resident: boolean): Bound {
   return { name, ms: terms[name] };
 }
 
-/** Steps run one after the other: their times add up, and the longest names the bound. */
+/** Steps run one after the other: their times add up, and the unit that is the bound of most of it gives the name. */
 export function boundOfSteps(machine: Machine, steps: readonly Load[], cache: 'warm' | 'cold'): Bound {
   const bytes = steps.reduce((sum, step) => sum + step.bytes, 0);
   const resident = cache === 'warm' && bytes <= machine.cache;
   const bounds = steps.map((step) => boundOf(machine, step, resident));
-  const longest = bounds.reduce((slowest, next) => (next.ms > slowest.ms ? next : slowest));
-  return { name: longest.name, ms: bounds.reduce((sum, { ms }) => sum + ms, 0) };
+  const msOf = (unit: BoundName) => bounds.reduce((sum, { name, ms }) => sum + (name === unit ? ms : 0), 0);
+  const name = BOUNDS.reduce((slowest, next) => (msOf(next) > msOf(slowest) ? next : slowest));
+  return { name, ms: bounds.reduce((sum, { ms }) => sum + ms, 0) };
+}
+
+/**
+ * Tiles of 64 x D rows that workgroups copy from the L2 to shared memory. A workgroup with one query tile copies every
+ * key tile of its list: as many as there are pairs. One with several neighbours copies what is in any of their lists
+ * once for all of them.
+ */
+export interface Copies {
+  /** Key tiles for query tiles: K and V, in the forward and for dQ. */
+  readonly keys: number;
+  /** Query tiles for key tiles: Q and dO, for dK and dV. */
+  readonly queries: number;
 }
 
 /** Attention over pairs of tiles, without its compulsory bytes. */
@@ -62,19 +75,24 @@ export interface PairWork {
   readonly D: number;
   /** Bytes of an element. */
   readonly size: 2 | 4;
-  /** Query tiles that share their loads of K and V. */
-  readonly sharing: 1 | 2;
+  readonly copies: Copies;
 }
 
 const SLOTS = 64;
 /** Products of a forward (S, O) and of a backward (S, dP, dV, dK, dQ). */
 const PRODUCTS = { forward: 2, backward: 5 } as const;
 /**
- * Tiles of 64 x D, a pair: those that come from the L2, and passes over shared memory, that is writing those and
- * reading operands. Forward: K and V. Backward in two deterministic passes: Q and dO for dK and dV (read for S, dP, dV
- * and dK), then K and V for dQ (K, V, and K again).
+ * Tiles of 64 x D that products read from shared memory, a pair: one operand of each product, the other one being in
+ * registers. A backward is two deterministic passes with seven products: S, dP, dV and dK, then S, dP and dQ.
  */
-const TILES = { forward: { loaded: 2, passes: 2 + 2 }, backward: { loaded: 4, passes: 4 + 7 } } as const;
+const READS = { forward: 2, backward: 4 + 3 } as const;
+/** Query tiles, or key tiles, that share their copies where lists are full; no kernel is known to share more. */
+const SHARING_OF_FULL_LISTS = 4;
+
+/** Of full lists, by whatever kernels. */
+export function fullCopies(pairs: number): Copies {
+  return { keys: pairs / SHARING_OF_FULL_LISTS, queries: pairs / SHARING_OF_FULL_LISTS };
+}
 
 /** FLOP as vsa.md counts them: 4 D a pair of tokens forward, 2.5 times that backward. */
 export function attentionFlops(direction: 'forward' | 'backward', tokenPairs: number, D: number): number {
@@ -83,11 +101,11 @@ export function attentionFlops(direction: 'forward' | 'backward', tokenPairs: nu
 
 /** FLOP are those of valid tokens; tiles move whole. */
 export function attentionLoad(direction: 'forward' | 'backward', work: PairWork, bytes: number): Load {
-  const { pairs, tokenPairs, D, size, sharing } = work;
+  const { pairs, tokenPairs, D, size, copies } = work;
   const tile = SLOTS * D * size;
-  const { loaded, passes } = TILES[direction];
   const flops = attentionFlops(direction, tokenPairs, D);
-  const moved = { l2: (pairs * loaded * tile) / sharing, shared: pairs * (passes - loaded + loaded / sharing) * tile };
+  const l2 = 2 * tile * (copies.keys + (direction === 'backward' ? copies.queries : 0));
   // In float32 the products run on multiply-adds, whose operands come from registers: blocked as they need.
-  return size === 4 ? { ffma: flops, l2: moved.l2, bytes } : { tensor: flops, ...moved, bytes };
+  if (size === 4) return { ffma: flops, l2, bytes };
+  return { tensor: flops, l2, shared: l2 + pairs * READS[direction] * tile, bytes };
 }

@@ -1,13 +1,14 @@
 /** Rows of this run beside those of an earlier one. */
 
-import { readFile } from 'node:fs/promises';
-import { show, VsaError } from '../errors.js';
 import type { BenchRow } from './row.js';
 
 /** One row beside its counterpart. */
 export interface Ratio {
   /** Of the earlier run, ms. */
   readonly base: number;
+  /** Of that run. */
+  readonly device: string;
+  readonly commit: string | null;
   /** The earlier backend, if it is another one. */
   readonly backend: string | undefined;
   /** Earlier time over this one: above 1 is faster now. */
@@ -16,7 +17,10 @@ export interface Ratio {
   readonly beyondNoise: boolean;
 }
 
-/** What makes two rows the same measurement. Not the backend: a faster one is what is looked for. */
+/**
+ * What makes two rows the same measurement. Not the backend: a faster one is what is looked for. Not the device either,
+ * whose change the report warns of.
+ */
 const KEY = [
   ...(['op', 'direction', 'B', 'H', 'Hkv', 'grid', 'D', 'dtype', 'tile', 'K', 'lists', 'data', 'seed'] as const),
   ...(['order', 'prefix', 'coarse', 'fineGate', 'cache', 'graph'] as const),
@@ -29,11 +33,8 @@ function keyOf(row: Partial<BenchRow>): string {
 /** Rows of an earlier run, by what they measured. */
 export class Base {
   readonly #rows = new Map<string, BenchRow[]>();
-  /** How many there are. */
-  readonly size: number;
 
-  constructor(rows: readonly BenchRow[]) {
-    this.size = rows.length;
+  constructor(readonly rows: readonly BenchRow[]) {
     for (const row of rows) {
       const key = keyOf(row);
       this.#rows.set(key, [...(this.#rows.get(key) ?? []), row]);
@@ -47,6 +48,8 @@ export class Base {
     if (other === undefined || row.ms === null || other.ms === null) return undefined;
     return {
       base: other.ms,
+      device: other.device,
+      commit: other.commit,
       backend: other.backend === row.backend ? undefined : other.backend,
       ratio: other.ms / row.ms,
       beyondNoise:
@@ -55,44 +58,40 @@ export class Base {
   }
 }
 
+/** Where rows were measured and from what they were built: of each once, in words. */
+export function originsOf(rows: readonly Pick<BenchRow, 'device' | 'commit'>[]): string[] {
+  return [
+    ...new Set(rows.map(({ device, commit }) => `${device}, ${commit === null ? 'no commit' : `commit ${commit}`}`)),
+  ];
+}
+
 /**
- * Rows from a file: JSON lines, or one JSON array.
- * @throws VsaError ERR_FILE, ERR_FILE_FORMAT.
+ * What a comparison comes to, in sentences: what it is with, a warning where devices differ, and how far medians are
+ * apart at most, one way or the other.
  */
-export async function readRows(path: string): Promise<BenchRow[]> {
-  let text: string;
-  try {
-    text = await readFile(path, 'utf8');
-  } catch (cause) {
-    throw new VsaError({ code: 'ERR_FILE', argument: path, got: 'no file', wanted: 'rows of vsa bench', cause });
-  }
-  const values = parse(text, path);
-  return values.map((value, i) => {
-    const row = value as Partial<BenchRow> | null;
-    if (typeof row === 'object' && row !== null && typeof row.op === 'string' && 'ms' in row) return row as BenchRow;
-    throw formatError(path, `${show(value)} as row ${i + 1}`);
+export function comparisonText(rows: readonly BenchRow[], base: Base): string[] {
+  const pairs = rows.flatMap((row) => {
+    const ratio = base.ratio(row);
+    return ratio === undefined ? [] : [{ row, ratio }];
   });
-}
-
-function parse(text: string, path: string): unknown[] {
-  if (text.trimStart().startsWith('[')) {
-    try {
-      return JSON.parse(text) as unknown[];
-    } catch (cause) {
-      throw formatError(path, 'no JSON', cause);
-    }
+  const devices = (names: readonly string[]) => [...new Set(names)].join('; ');
+  const strangers = pairs.filter(({ row, ratio }) => row.device !== ratio.device);
+  const text = [`base: ${originsOf(base.rows).join('; ') || 'no rows'}`];
+  if (strangers.length > 0) {
+    const [now, before] = [strangers.map(({ row }) => row.device), strangers.map(({ ratio }) => ratio.device)];
+    text.push(
+      `WARNING: ${strangers.length} of ${pairs.length} ratios are of different devices: ` +
+        `${devices(now)} against ${devices(before)}`,
+    );
   }
-  const lines = text.split('\n').filter((line) => line.trim() !== '');
-  return lines.map((line, i) => {
-    try {
-      return JSON.parse(line) as unknown;
-    } catch (cause) {
-      throw formatError(path, `no JSON in line ${i + 1}`, cause);
-    }
-  });
-}
-
-function formatError(path: string, got: string, cause?: unknown): VsaError {
-  const wanted = 'rows of vsa bench, as JSON lines or an array';
-  return new VsaError({ code: 'ERR_FILE_FORMAT', argument: path, got, wanted, cause });
+  const apart = ({ ratio }: { ratio: Ratio }) => Math.max(ratio.ratio, 1 / ratio.ratio);
+  const [first, ...others] = pairs;
+  if (first === undefined) return [...text, 'No row has a counterpart.'];
+  const most = others.reduce((farthest, next) => (apart(next) > apart(farthest) ? next : farthest), first);
+  const { op, direction, grid } = most.row;
+  return [
+    ...text,
+    `Largest ratio of two medians, either way: ${apart(most).toFixed(3)} (${op} ${direction} ${grid}), ` +
+      `of ${pairs.length} rows that have a counterpart`,
+  ];
 }

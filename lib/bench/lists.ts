@@ -146,12 +146,18 @@ export interface ListsSummary {
   readonly tokenPairs: number;
   /** Share of its entries that a list has in common with the next row's; over video rows of one head. */
   readonly overlap: number | null;
+  /**
+   * Key tiles that are in any list of a group of rows, all groups together. Groups are two or three neighbours, from a
+   * head's first row on: what is copied where a group shares its copies.
+   */
+  readonly unions: { readonly two: number; readonly three: number };
 }
 
 export function summarize(lists: HostLists | undefined, grid: TileGrid, heads: number): ListsSummary {
   const N = grid.totalTileCount;
   if (lists === undefined) {
-    return { pairs: heads * N * N, tokenPairs: heads * grid.length ** 2, overlap: 1 };
+    const unions = { two: heads * Math.ceil(N / 2) * N, three: heads * Math.ceil(N / 3) * N };
+    return { pairs: heads * N * N, tokenPairs: heads * grid.length ** 2, overlap: 1, unions };
   }
   const { offsets, indices } = lists;
   const valid = Int32Array.from({ length: N }, (_, tile) => grid.valid(tile));
@@ -167,7 +173,27 @@ export function summarize(lists: HostLists | undefined, grid: TileGrid, heads: n
     shared += common(indices, from, to, offsets[row + 2]!);
     compared += Math.max(to - from, offsets[row + 2]! - to);
   }
-  return { pairs: indices.length, tokenPairs, overlap: compared === 0 ? null : shared / compared };
+  const unions = { two: unionsOf(lists, N, heads, 2), three: unionsOf(lists, N, heads, 3) };
+  return { pairs: indices.length, tokenPairs, overlap: compared === 0 ? null : shared / compared, unions };
+}
+
+/** Sizes of the unions of `members` neighbouring lists each, added up; the last group of a head may have fewer. */
+function unionsOf({ offsets, indices }: HostLists, N: number, heads: number, members: number): number {
+  /** The group that wanted a key tile last. */
+  const wantedBy = new Int32Array(N).fill(-1);
+  let count = 0;
+  let group = 0;
+  for (let first = 0; first < heads * N; first += N) {
+    for (let row = first; row < first + N; row += members, group++) {
+      const end = offsets[Math.min(row + members, first + N)]!;
+      for (let at = offsets[row]!; at < end; at++) {
+        const tile = indices[at]!;
+        if (wantedBy[tile] !== group) count++;
+        wantedBy[tile] = group;
+      }
+    }
+  }
+  return count;
 }
 
 /** Entries that ascending [from, middle) and [middle, to) have in common. */

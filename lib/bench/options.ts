@@ -64,6 +64,8 @@ export interface BenchOptions {
   out?: string | undefined;
   html?: string | undefined;
   compare?: string | undefined;
+  /** Files of rows to show; nothing is measured. */
+  from?: string | readonly string[] | undefined;
   json?: boolean | undefined;
 }
 

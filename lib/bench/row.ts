@@ -1,5 +1,6 @@
 /** The row: everything that was measured about one call, flat. */
 
+import type { Backend } from '../attention/backends.js';
 import { native } from '../binding.js';
 import { cpuThreads, cudaStatus, type Device } from '../device/device.js';
 import { readFileSync } from 'node:fs';
@@ -146,6 +147,8 @@ export function emptyRow(one: BenchCase, variant: Variant, device: Device, aroun
 
 export interface Measured {
   readonly one: BenchCase;
+  /** What served it. */
+  readonly backend: Backend;
   readonly variant: Variant;
   readonly summary: ListsSummary | undefined;
   readonly timing: Timing;
@@ -167,9 +170,9 @@ function captured({ B, H, grid }: BenchCase, { pairs }: ListsSummary): Pick<Benc
 
 /** Fills in what was measured. */
 export function filledRow(row: BenchRow, measured: Measured): BenchRow {
-  const { one, variant, summary, timing, stages, peakBytes, machine, problems } = measured;
+  const { one, backend, variant, summary, timing, stages, peakBytes, machine, problems } = measured;
   const ms = median(timing.samples);
-  const work = workOf(one, variant.direction, summary);
+  const work = workOf({ one, backend }, variant.direction, summary);
   const bound = machine === undefined ? undefined : boundOfSteps(machine, work.steps, variant.cache);
   const tflops = work.flops === null ? null : work.flops / ms / 1e9;
   const { smMhz, watts, celsius } = timing.sensors;

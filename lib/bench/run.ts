@@ -3,7 +3,7 @@
 import type { Device } from '../device/device.js';
 import { VsaError, VsaRangeError } from '../errors.js';
 import { tidy } from '../tensor/scope.js';
-import { type BenchCase, caseName, type Direction, directionsOf } from './cases.js';
+import { backendOf, type BenchCase, caseName, type Direction, directionsOf } from './cases.js';
 import { type HostLists, makeLists, readLists } from './lists.js';
 import { type Machine, machineOf } from '../device/machine.js';
 import { attentionWorkload } from './ops/attention.js';
@@ -171,7 +171,7 @@ async function measure(run: Run, workload: Workload, variant: Variant, row: Benc
       }
     } else {
       timing = await time(device, call, options);
-      stages = await timeStages(device, call, timing);
+      stages = await timeStages(device, call, { timing, cache: variant.cache });
       await device.synchronize(); // of what was disposed, nothing is in use any more
       const { usedBytes } = device.memory();
       device.resetPeakMemory();
@@ -185,7 +185,8 @@ async function measure(run: Run, workload: Workload, variant: Variant, row: Benc
     }
     signal?.throwIfAborted();
     const { problems } = findings;
-    return filledRow(row, { one, variant, summary: workload.summary, timing, stages, peakBytes, machine, problems });
+    const measured = { timing, stages, peakBytes, machine, problems };
+    return filledRow(row, { one, backend: backendOf(one, device), variant, summary: workload.summary, ...measured });
   } finally {
     if (before !== undefined) disposeAll(before);
   }

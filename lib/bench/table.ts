@@ -1,6 +1,6 @@
 /** Rows as Markdown. */
 
-import type { Base, Ratio } from './compare.js';
+import { type Base, comparisonText, type Ratio } from './compare.js';
 import type { Machine } from '../device/machine.js';
 import type { BenchRow } from './row.js';
 
@@ -86,6 +86,7 @@ const COLUMNS: readonly Column[] = [
     cell: ({ bound, bound_share: share }) => (bound === null ? '' : `${bound} ${percent(share)}`),
   },
   { head: 'MHz', right: true, cell: ({ sm_mhz }) => number(sm_mhz, 0) },
+  { head: 'C', right: true, cell: ({ celsius }) => number(celsius, 0) },
   { head: 'W', right: true, cell: ({ watts }) => number(watts, 0) },
   { head: 'ok', cell: ({ ok }) => (ok === null ? 'unchecked' : ok ? 'ok' : 'FAIL') },
 ];
@@ -136,25 +137,48 @@ function stagesTable(rows: readonly BenchRow[]): string {
   return ['| stages, ms | | sum | of the whole |', '| --- | --- | ---: | ---: |', ...lines].join('\n');
 }
 
+/** The device and the package, or the program, that rows come from: of each once, in words. */
+export function sourcesOf(rows: readonly BenchRow[]): string[] {
+  const others = [...new Set(rows.filter((row) => row.package === null).map(({ backend }) => backend))];
+  const texts = rows.map((row) => {
+    const driver = row.driver === null ? '' : `, driver ${row.driver}`;
+    const cuda = row.cuda === null ? '' : `, CUDA ${row.cuda}`;
+    const built =
+      row.package === null
+        ? `other programs (${others.join(', ')})`
+        : `video-sparse-attention ${row.package} (${String(row.commit)})`;
+    return `${row.device}${driver}${cuda}, ${built}`;
+  });
+  return [...new Set(texts)];
+}
+
+function peakText(rows: readonly BenchRow[], machine: Machine | undefined): string {
+  if (machine !== undefined) {
+    return (
+      `MFU is a share of ${machine.bf16} TFLOP/s (dense bfloat16), bounds are of that, ` +
+      (machine.l2 === null ? '' : `${(machine.l2 / 1000).toFixed(1)} TB/s of L2, `) +
+      `${(machine.hbm / 1000).toFixed(2)} TB/s of HBM.`
+    );
+  }
+  const known = rows.some(({ mfu, bound }) => mfu !== null || bound !== null);
+  return known
+    ? 'MFU and bounds are of the peaks of each row’s device.'
+    : 'No peak is known for it: no MFU, no bounds.';
+}
+
 /** Everything about a run, for people. */
 export function markdown(rows: readonly BenchRow[], machine: Machine | undefined, base?: Base): string {
-  const [first] = rows;
-  if (first === undefined) return 'No rows.';
-  const built = `video-sparse-attention ${String(first.package)} (${String(first.commit)})`;
-  const driver = first.driver === null ? '' : `, driver ${first.driver}, CUDA ${String(first.cuda)}`;
-  const peak =
-    machine === undefined
-      ? 'No peak is known for it: no MFU, no bounds.'
-      : `MFU is a share of ${machine.bf16} TFLOP/s (dense bfloat16), bounds are of that, ` +
-        (machine.l2 === null ? '' : `${(machine.l2 / 1000).toFixed(1)} TB/s of L2, `) +
-        `${(machine.hbm / 1000).toFixed(2)} TB/s of HBM.`;
+  if (rows.length === 0) return 'No rows.';
   const staged = rows.filter((row) => row.ms !== null && Object.keys(row.stages).length > 1);
   const failed = rows.filter(({ ok }) => ok === false);
+  const unchecked = rows.filter(({ ok }) => ok === null).length;
   return [
-    `${first.device}${driver}, ${built}. ${peak}`,
+    `${sourcesOf(rows).join('. ')}. ${peakText(rows, machine)}`,
     table(rows, base),
     ...(staged.length > 0 ? [stagesTable(staged)] : []),
     ...failed.map((row) => `FAIL ${row.op} ${row.direction} ${row.grid} ${mode(row)}: ${row.error ?? ''}`),
-    `${rows.length - failed.length} ok, ${failed.length} failed`,
+    ...(base === undefined ? [] : [comparisonText(rows, base).join('\n')]),
+    `${rows.length - failed.length - unchecked} ok, ${failed.length} failed` +
+      (unchecked === 0 ? '' : `, ${unchecked} unchecked`),
   ].join('\n\n');
 }

@@ -35,17 +35,19 @@ export function addBench(program: Command): void {
       new Option('--cache <modes>', 'the L2 before every call: warm, cold (default: warm)'),
       new Option('--graph <modes>', 'on: replayed as a CUDA graph; off: called (default: off,on on a GPU)'),
       new Option('--seed <n>', 'of inputs and lists (default: 1)'),
-      new Option('--samples <n>', 'of every row (default: what a second takes, at least 30)'),
+      new Option('--samples <n>', 'of every row (default: what a second takes, 30 to 400; fewer of slow calls)'),
       new Option('--out <file>', 'append every row to this file as a line of JSON'),
       new Option('--html <file>', 'also write a report with bars and the roofline'),
       new Option('--compare <file>', 'rows of an earlier run: ratios, marked where beyond the noise'),
+      new Option('--from <files...>', 'shows the rows of files as --out wrote them; measures nothing'),
     ],
     '  vsa bench --device cpu\n' +
       '  vsa bench fine --preset fine-40k --direction forward\n' +
       '  vsa bench vsa --grid 21x30x52 --heads 12 --sparsity 0.8,0.9,0.95 --html bench.html\n' +
       '  vsa bench vsa --grid 21x30x52 --heads 12 --data smooth\n' +
       '  vsa bench fine,dense --length 4096..32768x2 --dtype bfloat16,float16 --out rows.jsonl\n' +
-      '  vsa bench --preset all --compare bench/results/base.jsonl\n\n' +
+      '  vsa bench --preset all --compare bench/results/base.jsonl\n' +
+      '  vsa bench --from rows.jsonl --compare base.jsonl --html bench.html\n\n' +
       'op: pool, select, lists, coarse, fine, dense, vsa, or all (default: those of the preset). Lists (a,b,c) and\n' +
       'ranges (8..64:8 in steps, 8..64x2 doubling) multiply. Of lists, forward builds bit rows, backward the\n' +
       'transpose.\n\n' +

@@ -7,7 +7,7 @@ export interface Machine {
   readonly fp32: number;
   /** HBM (or GDDR), GB/s. */
   readonly hbm: number;
-  /** L2 to shared memory with all SMs, GB/s: measured; null where nobody has. */
+  /** L2 to shared memory with all SMs, GB/s: the most that was measured; null where nobody has. */
   readonly l2: number | null;
   /** Shared memory, 128 bytes a clock and SM, reads and writes together, GB/s. */
   readonly shared: number;
@@ -27,8 +27,11 @@ function gpu(
   return { bf16, fp32, hbm, l2, shared: SHARED_BYTES_PER_CLOCK * sms * clock, cache: cache * MIB };
 }
 
-/** Measured on the H100 SXM: bulk copies of random 16 KB tiles from a working set of up to 40 MB. GB/s. */
-const H100_L2 = 7500;
+/**
+ * Measured on the H100 SXM: bulk copies of random 16 KB tiles from a working set of 4 MB. From up to 40 MB it is 7500 to
+ * 7800, but a bound must hold for small ones too. GB/s.
+ */
+const H100_L2 = 8100;
 const H100_SXM = gpu(132, 1.83, { bf16: 989.4, fp32: 66.9, hbm: 3350, l2: H100_L2, cache: 50 });
 
 /** By the driver's names. What is not here has no peak, and its rows no MFU and no bound: better than wrong ones. */

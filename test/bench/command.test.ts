@@ -56,7 +56,31 @@ test('--json: a line for every row; --out: the same, appended; --html: a page; -
   expect(lines(third.stdout)[0]).toMatchObject({
     base_ms: expect.any(Number) as number,
     ratio: expect.any(Number) as number,
+    ...{ base_device: row!.device, base_commit: row!.commit },
   });
+});
+
+test('--from: rows of files as a table, a page, JSON; exit 0 whatever they say, and nothing is measured', () => {
+  const failing = ['pool', ...SMALL, '--grid', '4000x4000x4000,5x9x10', '--direction', 'forward', '--graph', 'off'];
+  const measured = bench(...failing, '--out', 'rows.jsonl');
+  expect(measured.status).toBe(1);
+  const shown = bench('--from', 'rows.jsonl', '--html', 'page.html');
+  expect(shown).toEqual({ status: 0, stdout: `${measured.stdout}\nReport: page.html\n`, stderr: '' });
+  expect(readFileSync(join(folder, 'page.html'), 'utf8')).toContain('1 of 2 rows failed');
+  const twice = bench('--from', 'rows.jsonl', 'rows.jsonl', '--compare', 'rows.jsonl');
+  expect(twice.stdout).toMatch(/base: .*commit[\s\S]*either way: 1\.000[\s\S]*2 ok, 2 failed/);
+  const json = bench('--json', '--from', 'rows.jsonl');
+  expect(json.stdout).toBe(readFileSync(join(folder, 'rows.jsonl'), 'utf8'));
+});
+
+test.each([
+  ['a file that is not there', ['--from', 'nowhere.jsonl'], 1, 'ERR_FILE'],
+  ['options of a measurement', ['fine', '--from', 'nowhere.jsonl'], 2, 'ERR_ARGUMENT'],
+  ['no file at all', ['--from'], 2, 'argument missing'],
+])('--from with %s', (_, args, code, text) => {
+  const { status, stdout, stderr } = bench(...args);
+  expect({ status, stdout }).toEqual({ status: code, stdout: '' });
+  expect(stderr).toContain(text);
 });
 
 test('a row that fails: exit 1, and the others are there', () => {

@@ -1,10 +1,12 @@
 /** What becomes of rows: tables, comparisons, pages, converted baselines. */
 
 import { execFileSync } from 'node:child_process';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { Base, readRows } from '../../lib/bench/compare.js';
+import { Base, comparisonText } from '../../lib/bench/compare.js';
+import type { BenchOptions } from '../../lib/bench/options.js';
+import { readRecorded, readRows } from '../../lib/bench/recorded.js';
 import { machineOf } from '../../lib/device/machine.js';
 import { renderBench } from '../../lib/bench/report/page.js';
 import type { BenchRow } from '../../lib/bench/row.js';
@@ -49,10 +51,33 @@ describe('Markdown', () => {
     const text = markdown([rowOf(), rowOf({ direction: 'backward', stages: { transpose: 0.02, fine: 2.6 } })], H100);
     for (const part of [
       ...[H100_NAME, '580.1', 'abc', '989.4 TFLOP/s', 'fine forward', '24x32x52', '62/624', 'local 49 %', '2.700'],
-      ...['2.600 to 2.800', '36.4 %', 'L2 75 %', '1680', 'transpose 0.02000, fine 2.600', '97.0 %', '2 ok, 0 failed'],
+      ...[
+        '2.600 to 2.800',
+        '36.4 %',
+        'L2 75 %',
+        '1680',
+        '  C |',
+        ' 60 |',
+        'transpose 0.02000, fine 2.600',
+        '97.0 %',
+        '2 ok, 0 failed',
+      ],
     ]) {
       expect(text).toContain(part);
     }
+  });
+
+  test('rows of several sources: each is named once', () => {
+    const baseline = { backend: 'cudnn', package: null, commit: null, cuda: null, ok: null };
+    const other = { device: 'NVIDIA H200', commit: 'def' };
+    const text = markdown([rowOf(), rowOf(baseline), rowOf(other), rowOf()], undefined);
+    const [first] = text.split('\n');
+    expect(first).toBe(
+      `${H100_NAME}, driver 580.1, CUDA 13.0, video-sparse-attention 0.1.0 (abc). ` +
+        `${H100_NAME}, driver 580.1, other programs (cudnn). ` +
+        'NVIDIA H200, driver 580.1, CUDA 13.0, video-sparse-attention 0.1.0 (def). ' +
+        'MFU and bounds are of the peaks of each row’s device.',
+    );
   });
 
   test('lines are aligned, and columns without a value are left out', () => {
@@ -67,12 +92,12 @@ describe('Markdown', () => {
     const text = markdown([failed, rowOf({ ok: null, backend: 'cudnn' })], H100);
     expect(text).toMatch(/FAIL fine forward.*ERR_OUT_OF_MEMORY: too large/);
     expect(text).toContain('unchecked');
-    expect(text).toContain('1 ok, 1 failed');
+    expect(text).toContain('0 ok, 1 failed, 1 unchecked');
   });
 
   test('no rows, no machine', () => {
     expect(markdown([], undefined)).toBe('No rows.');
-    expect(markdown([rowOf({ mfu: null })], undefined)).toContain('No peak is known');
+    expect(markdown([rowOf({ mfu: null, bound: null })], undefined)).toContain('No peak is known');
   });
 });
 
@@ -100,6 +125,30 @@ describe('a comparison', () => {
     expect(several.ratio(rowOf({ backend: 'sm90' }))?.base).toBe(9);
   });
 
+  test('names the base, and how far medians are apart at most, either way', () => {
+    const rows = [rowOf({ ms: 5.5 }), rowOf({ ms: 2.7, graph: true }), rowOf({ K: 63 })];
+    expect(comparisonText(rows, base)).toEqual([
+      `base: ${H100_NAME}, commit abc`,
+      'Largest ratio of two medians, either way: 1.019 (fine forward 24x32x52), of 2 rows that have a counterpart',
+    ]);
+    expect(comparisonText([rowOf({ ms: 10.8 })], base)[1]).toContain('either way: 2.000');
+    expect(markdown(rows, H100, base)).toContain(`\n\nbase: ${H100_NAME}, commit abc\nLargest ratio`);
+    expect(renderBench(rows, H100, base)).toContain(`base: ${H100_NAME}, commit abc<br>Largest ratio`);
+  });
+
+  test('warns of other devices', () => {
+    const rows = [rowOf(), rowOf({ device: 'NVIDIA H200' })];
+    expect(comparisonText(rows, base)[1]).toBe(
+      `WARNING: 1 of 2 ratios are of different devices: NVIDIA H200 against ${H100_NAME}`,
+    );
+    expect(base.ratio(rows[1]!)).toMatchObject({ device: H100_NAME, commit: 'abc' });
+    const several = new Base([rowOf(), rowOf({ commit: null, backend: 'cudnn' })]);
+    expect(comparisonText([rowOf({ K: 1 })], several)).toEqual([
+      `base: ${H100_NAME}, commit abc; ${H100_NAME}, no commit`,
+      'No row has a counterpart.',
+    ]);
+  });
+
   test('has a column of its own', () => {
     expect(table([rowOf()], base)).toContain('2.00x ▲');
     expect(markdown([rowOf()], H100, base)).toContain('against base');
@@ -124,9 +173,51 @@ describe('files of rows', () => {
     ['a line cut short', `${JSON.stringify(rowOf())}\n{"op": "fi`],
     ['other JSON', '{"a": 1}'],
     ['an array of something else', '[1, null]'],
+    ['a time that is a text', JSON.stringify({ ...rowOf(), ms: '2.7' })],
+    ['no device', JSON.stringify({ ...rowOf(), device: undefined })],
+    ['a device that is null', JSON.stringify({ ...rowOf(), device: null })],
+    ['samples that are none', JSON.stringify({ ...rowOf(), samples: ['a'] })],
+    ['stages that are a list', JSON.stringify({ ...rowOf(), stages: [1] })],
   ])('%s', async (_, text) => {
     writeFileSync(path, text);
     await expect(readRows(path)).rejects.toMatchObject({ code: 'ERR_FILE_FORMAT' });
+  });
+
+  test('the field that is wrong is named', async () => {
+    writeFileSync(path, [rowOf(), { ...rowOf(), K: '62' }].map((row) => JSON.stringify(row)).join('\n'));
+    await expect(readRows(path)).rejects.toMatchObject({
+      ...{ argument: path, got: "K '62' in row 2" },
+      wanted: 'rows of vsa bench, as JSON lines or an array: there, a number or null',
+    });
+  });
+
+  test('of earlier versions, or with fields of a comparison', async () => {
+    const { peak_bytes, stages, samples, ...old } = rowOf();
+    writeFileSync(path, JSON.stringify({ ...old, base_ms: 3, ratio: 1.1 }));
+    expect([peak_bytes, stages, samples]).not.toContain(undefined);
+    expect(await readRows(path)).toEqual([{ ...rowOf(), peak_bytes: null, stages: {}, samples: [] }]);
+  });
+
+  test('every recorded one can be shown', async () => {
+    const results = join(ROOT, 'bench', 'results');
+    const files = readdirSync(results).filter((name) => /^h100.*\.jsonl$/.test(name));
+    expect(files.length).toBeGreaterThan(4);
+    const from = files.map((name) => join(results, name));
+    const rows = await readRecorded({ from });
+    expect(markdown(rows, undefined)).not.toMatch(/NaN|undefined/);
+    expect(await readRecorded({ from: from[0], json: true, html: 'x', compare: 'y', op: undefined })).toEqual(
+      await readRows(from[0]!),
+    );
+  });
+
+  test.each<[string, BenchOptions, string]>([
+    ['no names', { from: [] }, 'from'],
+    ['an empty name', { from: [''] }, 'from'],
+    ['an operation', { from: 'rows', op: 'fine' }, 'op'],
+    ['a file to append to', { from: 'rows', out: 'more' }, 'out'],
+    ['samples', { from: 'rows', samples: 3 }, 'samples'],
+  ])('nothing is measured beside: %s', async (_, options, argument) => {
+    await expect(readRecorded(options)).rejects.toMatchObject({ code: 'ERR_ARGUMENT', argument });
   });
 
   test('no file', async () => {

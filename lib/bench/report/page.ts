@@ -1,10 +1,10 @@
 /** A run as one HTML file: no network, no script. */
 
 import { escapeHtml } from '../../report/html.js';
-import type { Base } from '../compare.js';
+import { type Base, comparisonText } from '../compare.js';
 import type { Machine } from '../../device/machine.js';
 import type { BenchRow } from '../row.js';
-import { cellsOf, milliseconds, percent } from '../table.js';
+import { cellsOf, milliseconds, percent, sourcesOf } from '../table.js';
 import { bars, colour, rowLabel, roofline, stageBars } from './charts.js';
 import { STYLES } from './styles.js';
 
@@ -36,15 +36,13 @@ function header(rows: readonly BenchRow[]): string {
   const [first] = rows;
   if (first === undefined) return '<header><h1>vsa bench</h1><p class="lede">No row was finished.</p></header>';
   const failed = rows.filter(({ ok }) => ok === false);
-  const driver = first.driver === null ? '' : `, driver ${first.driver}, CUDA ${String(first.cuda)}`;
   const verdict =
     failed.length === 0
-      ? 'Sampled results of every row are right.'
+      ? `Sampled results of every row are right${rows.some(({ ok }) => ok === null) ? ' but those that nobody has checked' : ''}.`
       : `<span class="bad">${failed.length} of ${rows.length} rows failed.</span>`;
   return `<header>
   <h1>Video Sparse Attention, measured</h1>
-  <p class="lede">${escapeHtml(first.device + driver)}. video-sparse-attention ${escapeHtml(String(first.package))},
-    commit ${escapeHtml(String(first.commit))}, ${escapeHtml(first.date.slice(0, 10))}. ${verdict}</p>
+  <p class="lede">${escapeHtml(sourcesOf(rows).join('. '))}, ${escapeHtml(first.date.slice(0, 10))}. ${verdict}</p>
 </header>`;
 }
 
@@ -120,7 +118,12 @@ function all(rows: readonly BenchRow[], base: Base | undefined): string {
   const failed = rows
     .filter(({ ok }) => ok === false)
     .map((row) => `<p class="bad">${escapeHtml(`${rowLabel(row)}: ${row.error ?? ''}`)}</p>`);
-  const lead = base === undefined ? 'Medians.' : 'Medians. Against the base: above 1 is faster now.';
+  const lead =
+    base === undefined
+      ? 'Medians.'
+      : ['Medians. Against the base: above 1 is faster now.', ...comparisonText(rows, base)]
+          .map(escapeHtml)
+          .join('<br>');
   const table = `<table><thead><tr>${head}</tr></thead><tbody>${body}</tbody></table>`;
   return section('all', 'All rows', lead, card(table) + failed.join(''));
 }
@@ -128,9 +131,10 @@ function all(rows: readonly BenchRow[], base: Base | undefined): string {
 function method(machine: Machine | undefined): string {
   const bound =
     machine === undefined
-      ? 'No peak is known for this device, so there is no MFU and no bound.'
-      : 'The bound is the largest of what tensor cores (or float32 multiply-adds), L2, shared memory and HBM need at ' +
-        'least, with one query tile of 64 a workgroup; kernels that share loads between query tiles can get past it.';
+      ? 'Where no peak is known for a device, there is no MFU and no bound.'
+      : 'The bound is the largest of what tensor cores, float32 multiply-adds, L2, shared memory and HBM need at ' +
+        'least, step by step, with tiles copied from the L2 as often as the kernels of the row’s backend copy them ' +
+        'for its lists.';
   return section(
     'method',
     'How it was measured',
