@@ -18,7 +18,7 @@ export interface StepInputs {
 export interface StepOutputs {
   /** float32 `[]` */
   readonly loss: Tensor;
-  /** float32 `[2]`: the gradient's norm, and the factor it was clipped by. */
+  /** float32 `[2]`: the gradient's norm, and what the optimizer multiplied gradients by: clipping, less a loss scale. */
   readonly norm: Tensor;
 }
 

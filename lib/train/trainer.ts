@@ -7,6 +7,7 @@ import { interpolate, trainingTimes } from '../models/flow.js';
 import { VideoDiT } from '../models/video-dit.js';
 import { meanSquaredError } from '../nn/functional.js';
 import { AdamW, gradientNorm, MovingAverage, warmupConstant, warmupCosine } from '../nn/optim/index.js';
+import { combine } from '../tensor/arithmetic.js';
 import { keep, tidy } from '../tensor/scope.js';
 import { Tensor } from '../tensor/tensor.js';
 import type { RunTensors } from './checkpoint.js';
@@ -27,6 +28,14 @@ const NOISE = 1n << 60n;
 /** The seed of one step's noise: no two steps of a run share it. */
 function noiseSeed(seed: number, step: number): bigint {
   return NOISE ^ (BigInt(step) << 32n) ^ BigInt(seed);
+}
+
+/**
+ * What gradients are multiplied by on their way: those of a mean over many numbers are below what float16 resolves. This
+ * makes those of the prediction about an eighth, far from both ends; a power of two, so it rounds nothing itself.
+ */
+function lossScale(dtype: TrainSettings['dtype'], size: number): number {
+  return dtype === 'float16' ? 2 ** (Math.round(Math.log2(size)) - 4) : 1;
 }
 
 /** A model, its optimizer and moving averages, and how a step changes them. Owns their memory. */
@@ -158,9 +167,11 @@ export class Trainer implements Disposable {
     const { model, settings } = this;
     const prediction = model.forwardAt(waves, { x: noisy });
     const loss = meanSquaredError({ prediction: prediction.cast('float32'), target });
-    loss.backward();
-    const maxNorm = settings.clip === 0 ? Infinity : settings.clip;
-    const norm = gradientNorm(model.parameters(), { maxNorm });
+    const scale = lossScale(settings.dtype, prediction.size);
+    loss.backward(scale === 1 ? undefined : Tensor.full([], scale, { device: model.device }));
+    const maxNorm = scale * (settings.clip === 0 ? Infinity : settings.clip);
+    const scaled = gradientNorm(model.parameters(), { maxNorm });
+    const norm = scale === 1 ? scaled : combine(scaled, 1 / scale);
     this.#optimizer.step({ learningRate, gradientScale: norm });
     this.#optimizer.zeroGrad();
     this.#ema?.update();

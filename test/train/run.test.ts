@@ -132,8 +132,33 @@ describe('an interrupted run has the same bits', () => {
   });
 });
 
+test('float16 loses no gradients of a mean over many numbers: they are scaled on their way, and back', async () => {
+  const clips = Float32Array.from({ length: 4096 * 192 }, (_, i) => Math.sin(i));
+  const sizes = { ...SMALL, video: [16, 128, 128], layers: 1, steps: 100, warmup: 0, learningRate: 1e-4 } as const;
+  const length = (values: Float32Array) => Math.hypot(...values);
+  const [exact, half] = await Promise.all(
+    (['float32', 'float16'] as const).map(async (dtype) => {
+      using trainer = new Trainer(parseTrainOptions({ ...sizes, dtype }), here, false);
+      const norms: number[] = [];
+      // The head begins at 0: only from the second step on do gradients get through it.
+      for (let step = 0; step < 2; step++) {
+        const { loss, norm } = trainer.step(clips, step);
+        norms.push(((await norm.data()) as Float32Array)[0]!);
+        loss.dispose();
+        norm.dispose();
+      }
+      const moment = await trainer.withTensors(({ optimizer }) => optimizer.get('blocks.0.ffn.0.weight.first')!.data());
+      return [...norms, length(moment as Float32Array)];
+    }),
+  );
+  exact!.forEach((value, at) => {
+    expect(value).toBeGreaterThan(0);
+    expect(Math.abs(half![at]! / value - 1)).toBeLessThan(0.01); // unscaled, the moment is 0
+  });
+});
+
 test('a recorded step, replayed, has the bits of the calls', async () => {
-  for (const options of [{}, { attention: 'full' }, { dtype: 'bfloat16' }] as const) {
+  for (const options of [{}, { attention: 'full' }, { dtype: 'bfloat16' }, { dtype: 'float16' }] as const) {
     const settings = parseTrainOptions({ ...SMALL, ...options });
     const clips = Float32Array.from({ length: 256 * 192 }, (_, i) => Math.sin(i));
     const bits = await Promise.all(
