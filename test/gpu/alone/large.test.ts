@@ -1,6 +1,16 @@
 /** Tensors of more than 2^31 elements: looked at in parts, at their beginning, around 2^31 and at their end. */
 
-import { blockSparseAttention, Tensor, tidy, TileGrid, TileLists, tilePooling } from '../../../lib/index.js';
+import {
+  blockSparseAttention,
+  gatedCombination,
+  Tensor,
+  tidy,
+  tile as toTiles,
+  TileGrid,
+  TileLists,
+  tilePooling,
+  untile,
+} from '../../../lib/index.js';
 import { decodeBfloat16 } from '../../../lib/oracle/index.js';
 import { philox4x32 } from '../../../lib/check/philox.js';
 import { leaveNothingBehind } from '../../tensor/support.js';
@@ -52,6 +62,16 @@ describeGpuAlone('more than 2^31 elements', () => {
     }
   }, 60_000);
 
+  test('data of all of it', async () => {
+    using x = Tensor.randn([COUNT], { seed: 5, dtype: 'bfloat16', ...onGpu });
+    const all = (await x.data()) as Uint16Array;
+    expect(all.length).toBe(COUNT);
+    for (const at of PLACES) {
+      const bytes = await part(x, at, 24);
+      expect([at, ...all.subarray(at, at + 24)]).toEqual([at, ...new Uint16Array(bytes.buffer, bytes.byteOffset, 24)]);
+    }
+  }, 60_000);
+
   // Heads enough that one clip of 32 x 32 x 32 tokens passes 2^31 elements: 4.3 GB a tensor.
   const grid = new TileGrid({ tokens: [32, 32, 32] });
   const [L, H, D] = [grid.length, 1040, 64];
@@ -70,6 +90,70 @@ describeGpuAlone('more than 2^31 elements', () => {
     const data = new Uint16Array(bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.byteLength));
     return Tensor.from(data, [1, 64, x.shape[2]!, x.shape[3]!], { dtype: x.dtype, ...onGpu });
   }
+
+  /** Whether rows of bfloat16 are those of a small call: the same arithmetic, but a sum may be cut in another way. */
+  function expectNear(name: string, tile: number, got: Tensor, small: Tensor): void {
+    expect(got.shape).toEqual(small.shape);
+    const [bits, wanted] = [got.dataSync(), small.dataSync()];
+    let [error, largest] = [0, 0];
+    for (let i = 0; i < wanted.length; i += STRIDE) {
+      const value = decodeBfloat16(wanted[i]!);
+      largest = Math.max(largest, Math.abs(value));
+      error = Math.max(error, Math.abs(value - decodeBfloat16(bits[i]!)));
+    }
+    const found = { name, tile, far: !(error <= 2 ** -7 * largest), some: largest > 0 };
+    expect(found).toEqual({ name, tile, far: false, some: true });
+  }
+
+  test('tile and untile: rows in their places, and back', async () => {
+    using x = Tensor.randn([1, L, H, D], { seed: 7, dtype: 'bfloat16', ...onGpu });
+    using tiled = tidy(() => toTiles.forward({ x, grid }).output);
+    using back = tidy(() => untile.forward({ x: tiled, grid }).output);
+    for (const tile of SAMPLED) {
+      using rows = await rowsOf(x, tile);
+      using again = await rowsOf(back, tile);
+      const wanted = await bytesOf(rows);
+      expect((await part(tiled, tile * 64 * H * D, 64 * H * D)).equals(wanted)).toBe(true);
+      expect((await bytesOf(again)).equals(wanted)).toBe(true);
+    }
+  }, 60_000);
+
+  // Of a tile nothing but its own rows are needed: a small call must give the same.
+  test('gatedCombination, forward and backward', async () => {
+    const random = (seed: number) => Tensor.randn([1, L, H, D], { seed, dtype: 'bfloat16', ...onGpu });
+    const large = { fine: random(1), coarseGate: random(2), fineGate: random(3) };
+    using coarse = Tensor.randn([1, grid.totalTileCount, H, D], { seed: 4, ...onGpu });
+    using d = random(5);
+    const { output, saved } = gatedCombination.forward({ ...large, coarse, grid });
+    const grads = gatedCombination.backward(saved, { output: d });
+    const one = new TileGrid({ tokens: [4, 4, 4] });
+    for (const tile of SAMPLED) {
+      using fine = await rowsOf(large.fine, tile);
+      using coarseGate = await rowsOf(large.coarseGate, tile);
+      using fineGate = await rowsOf(large.fineGate, tile);
+      using sd = await rowsOf(d, tile);
+      const bytes = await part(coarse, tile * H * D, H * D);
+      const values = new Float32Array(bytes.buffer, bytes.byteOffset, H * D);
+      using pooled = Tensor.from(values, [1, 1, H, D], onGpu);
+      const small = tidy(() => {
+        const forward = gatedCombination.forward({ fine, coarseGate, fineGate, coarse: pooled, grid: one });
+        return { output: forward.output, ...gatedCombination.backward(forward.saved, { output: sd }) };
+      });
+      const big = { output, fine: grads.fine, coarseGate: grads.coarseGate!, fineGate: grads.fineGate! };
+      for (const name of ['output', 'fine', 'coarseGate', 'fineGate'] as const) {
+        using rows = await rowsOf(big[name], tile);
+        expectNear(name, tile, rows, small[name]!);
+      }
+      const sums = await part(grads.coarse!, tile * H * D, H * D);
+      const wanted = (await small.coarse!.data()) as Float32Array;
+      let far = 0;
+      for (let i = 0; i < wanted.length; i++) if (!(Math.abs(sums.readFloatLE(4 * i) - wanted[i]!) < 1e-4)) far++;
+      expect([tile, far]).toEqual([tile, 0]);
+      for (const made of Object.values(small)) made.dispose();
+    }
+    for (const made of [large.fine, large.coarseGate, large.fineGate, output, saved]) made.dispose();
+    for (const made of [grads.fine, grads.coarse!, grads.coarseGate!, grads.fineGate!]) made.dispose();
+  }, 120_000);
 
   test('tilePooling, forward and backward', async () => {
     using x = Tensor.randn([1, L, H, D], { seed: 1, dtype: 'bfloat16', ...onGpu });
@@ -103,50 +187,45 @@ describeGpuAlone('more than 2^31 elements', () => {
   }, 120_000);
 
   // Every query tile attends to its own: then a tile is a problem by itself, and a small call must give the same.
-  test('blockSparseAttention, forward and backward', async () => {
-    const random = (heads: number, seed: number) =>
-      Tensor.randn([1, L, heads, D], { seed, dtype: 'bfloat16', ...onGpu });
-    const [q, k, v, d] = [random(H, 1), random(1, 2), random(1, 3), random(H, 4)];
-    expect(q.size).toBeGreaterThan(2 ** 31);
-    const N = grid.totalTileCount;
-    const own = {
-      offsets: Int32Array.from({ length: H * N + 1 }, (_, i) => i),
-      indices: Int32Array.from({ length: H * N }, (_, i) => i % N),
-    };
-    using lists = TileLists.from(own, { batch: 1, heads: H, queryTiles: N, keyTiles: N }, onGpu);
-    const { output, saved } = blockSparseAttention.forward({ q, k, v, grid, lists });
-    const grads = blockSparseAttention.backward(saved, { output: d });
-    const one = new TileGrid({ tokens: [4, 4, 4] });
-    for (const tile of SAMPLED) {
-      const [sq, sk, sv, sd] = (await Promise.all([q, k, v, d].map((x) => rowsOf(x, tile)))) as [
-        Tensor,
-        Tensor,
-        Tensor,
-        Tensor,
-      ];
-      const small = tidy(() => {
-        const full = TileLists.full({ batch: 1, heads: H, queryTiles: 1, keyTiles: 1 }, onGpu);
-        const forward = blockSparseAttention.forward({ q: sq, k: sk, v: sv, grid: one, lists: full });
-        const { q: dq, k: dk, v: dv } = blockSparseAttention.backward(forward.saved, { output: sd });
-        return { output: forward.output, dq, dk, dv };
-      });
-      const big = { output, dq: grads.q, dk: grads.k, dv: grads.v };
-      for (const name of ['output', 'dq', 'dk', 'dv'] as const) {
-        using rows = await rowsOf(big[name], tile);
-        const [got, wanted] = [rows.dataSync(), small[name].dataSync()];
-        let [error, largest] = [0, 0];
-        for (let i = 0; i < wanted.length; i += STRIDE) {
-          const value = decodeBfloat16(wanted[i]!);
-          largest = Math.max(largest, Math.abs(value));
-          error = Math.max(error, Math.abs(value - decodeBfloat16(got[i]!)));
+  test.each(['auto', 'cuda'] as const)(
+    'blockSparseAttention, forward and backward, backend %s',
+    async (backend) => {
+      const random = (heads: number, seed: number) =>
+        Tensor.randn([1, L, heads, D], { seed, dtype: 'bfloat16', ...onGpu });
+      const [q, k, v, d] = [random(H, 1), random(1, 2), random(1, 3), random(H, 4)];
+      expect(q.size).toBeGreaterThan(2 ** 31);
+      const N = grid.totalTileCount;
+      const own = {
+        offsets: Int32Array.from({ length: H * N + 1 }, (_, i) => i),
+        indices: Int32Array.from({ length: H * N }, (_, i) => i % N),
+      };
+      using lists = TileLists.from(own, { batch: 1, heads: H, queryTiles: N, keyTiles: N }, onGpu);
+      const { output, saved } = blockSparseAttention.forward({ q, k, v, grid, lists, backend });
+      const grads = blockSparseAttention.backward(saved, { output: d });
+      const one = new TileGrid({ tokens: [4, 4, 4] });
+      for (const tile of SAMPLED) {
+        const [sq, sk, sv, sd] = (await Promise.all([q, k, v, d].map((x) => rowsOf(x, tile)))) as [
+          Tensor,
+          Tensor,
+          Tensor,
+          Tensor,
+        ];
+        const small = tidy(() => {
+          const full = TileLists.full({ batch: 1, heads: H, queryTiles: 1, keyTiles: 1 }, onGpu);
+          const forward = blockSparseAttention.forward({ q: sq, k: sk, v: sv, grid: one, lists: full, backend });
+          const { q: dq, k: dk, v: dv } = blockSparseAttention.backward(forward.saved, { output: sd });
+          return { output: forward.output, dq, dk, dv };
+        });
+        const big = { output, dq: grads.q, dk: grads.k, dv: grads.v };
+        for (const name of ['output', 'dq', 'dk', 'dv'] as const) {
+          using rows = await rowsOf(big[name], tile);
+          expectNear(name, tile, rows, small[name]);
+          small[name].dispose();
         }
-        // The same arithmetic; a sum over heads may be cut in another way.
-        const found = { name, tile, far: !(error <= 2 ** -7 * largest), some: largest > 0 };
-        expect(found).toEqual({ name, tile, far: false, some: true });
-        small[name].dispose();
+        for (const x of [sq, sk, sv, sd]) x.dispose();
       }
-      for (const x of [sq, sk, sv, sd]) x.dispose();
-    }
-    for (const x of [q, k, v, d, output, saved, grads.q, grads.k, grads.v]) x.dispose();
-  }, 120_000);
+      for (const x of [q, k, v, d, output, saved, grads.q, grads.k, grads.v]) x.dispose();
+    },
+    120_000,
+  );
 });
