@@ -1,10 +1,11 @@
 #!/usr/bin/env node
 // Rows of other implementations, as `vsa bench` writes its own: converts JSON lines with their times.
 //
+//   python3 bench/dense-baseline.py > baseline.jsonl
 //   node bench/baseline-rows.mjs [--like rows.jsonl] [--out FILE] < baseline.jsonl
 //
-// A line: { name: 'cudnn', shape: [B, H, L, D], device, forward_ms, backward_ms } or { name, shape, device, error }, as a
-// PyTorch program with triton.testing.do_bench around scaled_dot_product_attention prints it.
+// A line: { name: 'cudnn', shape: [B, H, L, D], device, forward_ms, backward_ms } or { name, shape, device, error }, as
+// bench/dense-baseline.py prints it: triton.testing.do_bench around PyTorch's scaled_dot_product_attention.
 // Two rows for each line, forward and backward, with `error` where a backend did not take the shape. Its timer empties
 // the L2 before every call, so `cache` is 'cold'; it tells medians alone, and nobody has checked its results, so `ok`
 // is null. The driver is that of the rows in --like, measured in the same run on the same GPU; `date` is that of the
@@ -67,7 +68,6 @@ function rowOf(baseline, direction) {
   const [B, H, L, D] = baseline.shape;
   const N = Math.ceil(L / 64);
   const ms = baseline[`${direction}_ms`] ?? null;
-  const tflops = baseline[`${direction}_tflops`] ?? null;
   // A sparse baseline has K tiles for every query tile; its own count of FLOP tells how many.
   const sparse = name.includes('sparse');
   const forward = (baseline.forward_ms ?? NaN) * (baseline.forward_tflops ?? NaN) * 1e9;
@@ -75,6 +75,8 @@ function rowOf(baseline, direction) {
   const pairs = B * H * N * (K ?? NaN);
   const tokenPairs = sparse ? pairs * 4096 : B * H * L * L;
   const flops = attentionFlops(direction, tokenPairs, D);
+  const known = ms === null || K === null ? null : flops / ms / 1e9;
+  const tflops = baseline[`${direction}_tflops`] ?? known;
   const machine = machineOf({ type: 'cuda', name: device });
   const tensors = (direction === 'forward' ? 4 : 8) * B * H * L * D * 2 + 4 * B * H * L;
   const copies = sparse ? { keys: pairs, queries: pairs } : fullCopies(pairs);

@@ -98,10 +98,18 @@ export function normalized(one: BenchCase): BenchCase {
 }
 
 /** A name for progress and messages. */
-export function caseName({ op, B, H, Hkv, grid, D, dtype, K, lists, data, order, coarse }: BenchCase): string {
+export function caseName(one: BenchCase): string {
+  const { op, B, H, Hkv, grid, D, dtype, K, lists, data, order, coarse, fineGate } = one;
   const heads = Hkv === H ? `H${H}` : `H${H}/${Hkv}`;
   const parts = [op, grid.toString(), B === 1 ? '' : `B${B}`, heads, `D${D}`, dtype, K === null ? '' : `K${K}`];
-  return [...parts, lists ?? '', data === 'randn' ? '' : data, order ?? '', coarse ?? '']
+  return [
+    ...parts,
+    lists ?? '',
+    data === 'randn' ? '' : data,
+    order ?? '',
+    coarse ?? '',
+    fineGate === true ? 'fine gate' : '',
+  ]
     .filter((part) => part !== '')
     .join(' ');
 }

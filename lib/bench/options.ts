@@ -54,7 +54,8 @@ export interface BenchOptions {
   coarse?: string | undefined;
   /** 'randn' or 'smooth'; default 'randn'. */
   data?: string | undefined;
-  fineGate?: boolean | undefined;
+  /** 'on', 'off' or both; default 'off'. */
+  fineGate?: string | undefined;
   cache?: string | undefined;
   /** 'on', 'off' or both. */
   graph?: string | undefined;
@@ -103,7 +104,7 @@ export function parseBenchOptions(options: BenchOptions): BenchSettings {
   if (measured.length === 0) {
     throw range('ERR_ARGUMENT', 'direction', `'${directions.join(',')}'`, 'forward: a selection has no gradient');
   }
-  for (const each of measured) backendOf(each, device);
+  checkServed(measured, device);
   const graphs = choices('graph', options.graph ?? (device.type === 'cuda' ? 'off,on' : 'off'), ['off', 'on']);
   return {
     device,
@@ -117,6 +118,23 @@ export function parseBenchOptions(options: BenchOptions): BenchSettings {
     compare: text('compare', options.compare),
     json: options.json === true,
   };
+}
+
+/**
+ * That there is something to measure: rows whose backend does not serve them say so.
+ * @internal
+ */
+export function checkServed(cases: readonly BenchCase[], device: Device): void {
+  let problem: unknown;
+  for (const each of cases) {
+    try {
+      backendOf(each, device);
+      return;
+    } catch (error) {
+      problem ??= error;
+    }
+  }
+  throw problem;
 }
 
 /** The named presets; without one a shape of its own on the default's head count, or the default itself. */
@@ -145,6 +163,7 @@ function casesOf(preset: Preset, backends: readonly ('auto' | Backend)[], option
     lists: ListsKind;
     order: Order;
     coarse: CoarseMode;
+    fineGate: 'off' | 'on';
     data: DataKind;
     density: Density;
   }>({
@@ -159,16 +178,17 @@ function casesOf(preset: Preset, backends: readonly ('auto' | Backend)[], option
     lists: listsOf(preset, options),
     order: choices('order', options.order ?? 'grid', ['grid', 'tiled']),
     coarse: choices('coarse', options.coarse ?? 'gate', ['skip', 'add', 'gate']),
+    fineGate: choices('fineGate', options.fineGate ?? 'off', ['off', 'on']),
     data: choices('data', options.data ?? 'randn', DATA_KINDS),
     backend: backends,
   });
-  const fineGate = options.fineGate === true;
-  return combined.map(({ density, Hkv, ...rest }) => {
+  return combined.map(({ density, Hkv, fineGate: gate, ...rest }) => {
     const { H, grid } = rest;
     if (Hkv !== undefined && H % Hkv !== 0) {
       throw range('ERR_SHAPE', 'kvHeads', `${Hkv} for ${H} heads`, 'a number that divides heads');
     }
     const { listsFile } = options;
+    const fineGate = gate === 'on';
     return normalized({ ...rest, ...kept(density, grid), Hkv: Hkv ?? H, fineGate, listsFile, seed });
   });
 }
@@ -250,7 +270,7 @@ function listsOf(preset: Preset, options: BenchOptions): ListsKind[] {
 
 /** Cases that came to the same are measured once. */
 function unique(cases: readonly BenchCase[]): BenchCase[] {
-  const key = (one: BenchCase) => `${caseName(one)} ${one.backend} ${String(one.fineGate)} ${one.sparsity ?? ''}`;
+  const key = (one: BenchCase) => `${caseName(one)} ${one.backend} ${one.sparsity ?? ''}`;
   return [...new Map(cases.map((one) => [key(one), one])).values()];
 }
 

@@ -4,6 +4,7 @@ import type { Backend } from '../attention/backends.js';
 import { native } from '../binding.js';
 import { cpuThreads, cudaStatus, type Device } from '../device/device.js';
 import { readFileSync } from 'node:fs';
+import { VsaError } from '../errors.js';
 import { version } from '../version.js';
 import { boundOfSteps } from './bounds.js';
 import { backendOf, type BenchCase, type Cache, type Direction } from './cases.js';
@@ -57,7 +58,10 @@ export interface BenchRow {
   /** Of the JavaScript call. */
   host_us: number | null;
   stages: Readonly<Record<string, number>>;
-  /** The most memory of the device that the call had in use, beyond what was before it. */
+  /**
+   * The most memory of the device that the call had in use, beyond what was before it. On the CPU without what its
+   * threads keep for intermediate rows (csrc/cpu/scratch.h), which is no memory of tensors and stays with them.
+   */
   peak_bytes: number | null;
   /** Useful: of valid tokens. */
   gflop: number | null;
@@ -127,11 +131,21 @@ export interface Variant {
   readonly graph: boolean;
 }
 
+/** What serves a case; where what it forces does not, the name of that. */
+function servedBy(one: BenchCase, device: Device): string {
+  try {
+    return backendOf(one, device);
+  } catch (error) {
+    if (one.backend !== 'auto' && error instanceof VsaError && error.code === 'ERR_BACKEND') return one.backend;
+    throw error;
+  }
+}
+
 /** What a row is about, before anything is known about its time. */
 export function emptyRow(one: BenchCase, variant: Variant, device: Device, around: Surroundings): BenchRow {
   const { op, backend, B, H, Hkv, grid, D, dtype, K, sparsity, lists, data, seed, order, coarse, fineGate } = one;
   return {
-    ...{ op, direction: variant.direction, backend: backendOf(one, device), B, H, Hkv },
+    ...{ op, direction: variant.direction, backend: servedBy(one, device), B, H, Hkv },
     ...{ grid: grid.tokens.join('x'), tokens: grid.length, slots: grid.slots, D, dtype },
     ...{ tiles: grid.totalTileCount, tile: grid.tile.join('x'), K, sparsity, lists, data, seed },
     ...{ overlap: null, order, prefix: grid.prefix, coarse, fineGate, cache: variant.cache, graph: variant.graph },

@@ -47,6 +47,7 @@ export async function runBench(
     events.begin(rowName(one, variants[0]!), total);
     let workload: Workload | undefined;
     try {
+      backendOf(one, device); // before inputs are made for what would be refused
       workload = await makeWorkload({ one, device, lists: await lists.of(one) });
     } catch (error) {
       throwIfOver(error, signal);

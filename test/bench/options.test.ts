@@ -1,5 +1,5 @@
-import { caseName, directionsOf } from '../../lib/bench/cases.js';
-import { type BenchOptions, parseBenchOptions } from '../../lib/bench/options.js';
+import { type BenchCase, caseName, directionsOf } from '../../lib/bench/cases.js';
+import { type BenchOptions, checkServed, parseBenchOptions } from '../../lib/bench/options.js';
 import { numbers } from '../../lib/bench/parse.js';
 import { PRESETS, presetsHelp } from '../../lib/bench/presets.js';
 import { TileGrid } from '../../lib/attention/grid.js';
@@ -76,6 +76,23 @@ describe('cases', () => {
     expect(['pool', 'select', 'lists', 'coarse', 'fine', 'dense', 'vsa'].map(count)).toEqual([1, 2, 4, 1, 4, 1, 4]);
   });
 
+  test('a fine gate multiplies, for the operator alone', () => {
+    const { cases } = parse({ ...shape, op: 'vsa,fine', fineGate: 'off,on' });
+    expect(cases.map(({ op, fineGate }) => [op, fineGate])).toEqual([['vsa', false], ['vsa', true], ['fine', null]]); // prettier-ignore
+    expect(caseName(cases[1]!)).toMatch(/gate fine gate$/);
+    expect(parse({ ...shape, op: 'vsa' }).cases[0]!.fineGate).toBe(false);
+  });
+
+  test('a backend that serves some of them is no error; one that serves none is', () => {
+    const { cases } = parse({ ...shape, op: 'pool,coarse' });
+    const [pool, coarse] = cases as [BenchCase, BenchCase];
+    const other = (one: BenchCase): BenchCase => ({ ...one, backend: here.type === 'cpu' ? 'cuda' : 'cpu' });
+    expect(() => checkServed([other(pool), coarse], here)).not.toThrow();
+    expect(() => checkServed([other(pool), other(coarse)], here)).toThrow(
+      expect.objectContaining({ code: 'ERR_BACKEND' }) as Error,
+    );
+  });
+
   test('a length is a plain sequence', () => {
     const [one] = parse({ op: 'dense', length: '100', headDim: '64' }).cases;
     expect(one!.grid.toString()).toBe('1x1x100 in 1x1x64');
@@ -110,6 +127,7 @@ describe('bad input', () => {
     ['an unknown backend', { backend: 'tpu' }, 'ERR_ARGUMENT'],
     ['an unknown device', { device: 'tpu' }, 'ERR_DEVICE'],
     ['a GPU that is not there', { device: 'cuda:99' }, 'ERR_DEVICE'],
+    ['a fine gate of another kind', { fineGate: 'yes' }, 'ERR_ARGUMENT'],
     ['two seeds', { seed: '1,2' }, 'ERR_ARGUMENT'],
     ['no samples', { samples: '0' }, 'ERR_ARGUMENT'],
     ['far too many cases', { heads: '1..900', batch: '1..3', op: 'pool' }, 'ERR_ARGUMENT'],

@@ -253,6 +253,12 @@ describe('files of rows', () => {
     expect(backward).toMatchObject({ direction: 'backward', ms: 29 });
     expect(backward!.gflop).toBeCloseTo(2.5 * forward!.gflop!);
     expect(failed).toMatchObject({ backend: 'flash2', ok: false, error: 'no kernel', ms: null });
+    // bench/dense-baseline.py gives times alone.
+    const alone = execFileSync(process.execPath, [script], {
+      input: JSON.stringify({ name: 'cudnn', ...dense, forward_ms: 10.5, backward_ms: 29 }),
+      encoding: 'utf8',
+    });
+    expect((JSON.parse(alone.split('\n')[0]!) as BenchRow).tflops).toBeCloseTo(628.3, 1);
     expect(rows[4]).toMatchObject({ op: 'fine', backend: 'flex', K: 62, lists: 'random' });
     expect(table(rows)).toContain('cudnn');
   });

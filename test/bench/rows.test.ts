@@ -31,7 +31,7 @@ const FIELDS = [
 describe('every operation', () => {
   let rows: BenchRow[];
   beforeAll(async () => {
-    rows = await rowsOf({ op: 'all', direction: 'forward,backward,both', graph: 'off,on', fineGate: true });
+    rows = await rowsOf({ op: 'all', direction: 'forward,backward,both', graph: 'off,on', fineGate: 'on' });
   });
 
   test('has a row for every direction it has, called and replayed', () => {
@@ -126,6 +126,22 @@ test('what does not fit into memory is a row that says so, and the run goes on',
     expect(row).toMatchObject({ ms: null, samples: [], tflops: null, op: 'pool' });
     expect(row.error).toMatch(/ERR_OUT_OF_MEMORY.*wanted/);
   }
+});
+
+test('a forced backend that does not serve a row: it says so, and the run goes on', async () => {
+  const { runBench } = await import('../../lib/bench/run.js');
+  const { parse, SMALL } = await import('./support.js');
+  const settings = parse({ ...SMALL, op: 'pool,coarse', direction: 'forward', graph: 'off' });
+  const other = here.type === 'cpu' ? ('cuda' as const) : ('cpu' as const);
+  const cases = settings.cases.map((one) => (one.op === 'pool' ? { ...one, backend: other } : one));
+  const rows: BenchRow[] = [];
+  const none = () => {};
+  await runBench({ ...settings, cases }, { begin: none, progress: none, row: (row) => rows.push(row) });
+  expect(rows).toEqual([
+    expect.objectContaining({ op: 'pool', backend: other, forced: true, ok: false, ms: null }),
+    expect.objectContaining({ op: 'coarse', ok: true }),
+  ]);
+  expect(rows[0]!.error).toMatch(/^ERR_BACKEND: backend: got/);
 });
 
 test('lists that nobody could hold are a row as well', async () => {

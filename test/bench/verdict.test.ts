@@ -109,12 +109,41 @@ test('attention by other lists than it was given', async () => {
   expect(await problems(workload, results(wrong.forward()))).not.toEqual([]);
 });
 
-test('padding that is not cleared', async () => {
-  const workload = own(attentionWorkload(setupOf({ op: 'fine', order: 'tiled' })));
-  const forward = results(workload.forward());
-  expect(await problems(workload, forward)).toEqual([]);
-  await corrupt(forward.output, (values) => (values[values.length - 1] = 1)); // the last slot of the last, partial tile
-  expect(await problems(workload, forward)).toEqual([expect.stringMatching(/padding/)]);
+describe('padding that is not cleared', () => {
+  const options = { order: 'tiled' };
+  /** In the last slot of the last, partial tile. */
+  const stray = (values: Float32Array) => (values[values.length - 1] = 1);
+
+  test('in an output', async () => {
+    const workload = own(attentionWorkload(setupOf({ ...options, op: 'fine' })));
+    const forward = results(workload.forward());
+    expect(await problems(workload, forward)).toEqual([]);
+    await corrupt(forward.output, stray);
+    expect(await problems(workload, forward)).toEqual([expect.stringMatching(/^output: got 1 in the padding/)]);
+  });
+
+  test.each(['q', 'k', 'v'] as const)('in the gradient of %s, of attention', async (name) => {
+    const workload = own(attentionWorkload(setupOf({ ...options, op: 'fine' })));
+    const forward = results(workload.forward());
+    const grads = results(workload.backward!(forward));
+    expect(await problems(workload, forward, grads)).toEqual([]);
+    await corrupt(grads[name], stray);
+    const kind = name === 'q' ? 'query' : 'key';
+    expect(await problems(workload, forward, grads)).toEqual([
+      expect.stringMatching(new RegExp(`^d${name}: got 1 in the padding of .*${kind} tile 17`)),
+    ]);
+  });
+
+  test.each(['q', 'k', 'v', 'coarseGate', 'fineGate'] as const)('in the gradient of %s, of all of it', async (name) => {
+    const workload = own(await vsaWorkload(setupOf({ ...options, op: 'vsa', fineGate: 'on', heads: '1' })));
+    const forward = results(workload.forward());
+    const grads = results(workload.backward!(forward));
+    expect(await problems(workload, forward, grads)).toEqual([]);
+    await corrupt(grads[name]!, stray);
+    expect(await problems(workload, forward, grads)).toEqual([
+      expect.stringMatching(new RegExp(`^d${name}: got 1 in the padding`)),
+    ]);
+  });
 });
 
 test('pooling', async () => {
@@ -173,7 +202,7 @@ test('coarse attention', async () => {
 });
 
 describe('the whole operator', () => {
-  const options = { op: 'vsa', fineGate: true };
+  const options = { op: 'vsa', fineGate: 'on' };
 
   test('output and its parts', async () => {
     const workload = own(await vsaWorkload(setupOf(options)));

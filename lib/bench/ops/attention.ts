@@ -90,8 +90,7 @@ class Judge {
     const wanted = samples.map((one) => ({ ...one, want: one.reference.output }));
     await compareRows(findings, 'output', output, wanted, reference.format);
     await compareLseRows(findings, 'lse', saved.lse, samples);
-    const places = samples.map(({ sample }) => sample);
-    await checkPadding(findings, 'output', output, reference, places);
+    await checkPadding(findings, 'output', output, reference, samples);
   }
 
   async backward({ saved }: Forward, grads: Backward, findings: Findings): Promise<void> {
@@ -101,13 +100,13 @@ class Judge {
     await this.forward({ output: saved.output, saved }, findings);
     const dq = samples.map((one) => ({ ...one, want: one.reference.dq!, terms: one.reference.terms }));
     await compareRows(findings, 'dq', grads.q, dq, reference.format);
+    await checkPadding(findings, 'dq', grads.q, reference, samples);
     const keys = (this.#keys ??= await this.#sampledKeys(reference, saved));
     for (const [name, tensor] of [['dk', grads.k] as const, ['dv', grads.v] as const]) {
       const wanted = keys.map((one) => ({ ...one, want: one[name], terms: name === 'dk' ? one.terms : 0 }));
       await compareRows(findings, name, tensor, wanted, reference.format, 'key tile');
+      await checkPadding(findings, name, tensor, reference, keys, 'key tile');
     }
-    const places = keys.map(({ sample }) => sample);
-    await checkPadding(findings, 'dk', grads.k, reference, places);
   }
 
   #tokens(): TokenReference {

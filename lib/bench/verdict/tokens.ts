@@ -192,16 +192,18 @@ export async function checkPadding(
   name: string,
   tensor: Tensor,
   { one, rows }: TokenReference,
-  samples: readonly TileSample[],
+  samples: readonly { readonly sample: TileSample }[],
+  kind = 'query tile',
 ): Promise<void> {
   if (one.order !== 'tiled') return;
-  for (const sample of samples) {
+  for (const { sample } of samples) {
     const { b, h, tile } = sample;
     const valid = new Set(rows.of(tile));
     const padding = Int32Array.from({ length: 64 }, (_, slot) => tile * 64 + slot).filter((row) => !valid.has(row));
     if (padding.length === 0) continue;
     const stray = (await gather(tensor, b, h, padding)).find((value) => value !== 0);
-    if (stray !== undefined) findings.fail(`${name}: got ${stray} in the padding of ${placeText(sample)}, wanted 0`);
+    if (stray !== undefined)
+      findings.fail(`${name}: got ${stray} in the padding of ${placeText(sample, kind)}, wanted 0`);
   }
 }
 

@@ -72,27 +72,30 @@ export class VsaJudge {
     const wanted = samples.map((each) => ({ ...each, want: each.output }));
     await compareRows(findings, 'output', output, wanted, format);
     await compareLseRows(findings, 'lse', saved.lse, samples);
-    const places = samples.map(({ sample }) => sample);
-    await checkPadding(findings, 'output', output, this.#tokens!, places);
+    await checkPadding(findings, 'output', output, this.#tokens!, samples);
   }
 
   async backward({ output, saved }: VsaForward, grads: VsaBackward, findings: Findings): Promise<void> {
     await this.forward({ output, saved }, findings);
     if (findings.problems.length > 0) return;
     const samples = await this.#sampledQueries(saved);
-    const { format } = this.#tokens!;
+    const tokens = this.#tokens!;
+    const { format } = tokens;
     const dq = samples.map((each) => ({ ...each, want: each.dq, terms: each.reference.terms }));
     await compareRows(findings, 'dq', grads.q, dq, format);
+    await checkPadding(findings, 'dq', grads.q, tokens, samples);
     for (const name of ['coarseGate', 'fineGate'] as const) {
       const tensor = grads[name];
       if (tensor === undefined) continue;
       const wanted = samples.map((each) => ({ ...each, want: each[name]! }));
       await compareRows(findings, `d${name}`, tensor, wanted, format);
+      await checkPadding(findings, `d${name}`, tensor, tokens, samples);
     }
     const keys = (this.#keys ??= await this.#sampledKeys(saved));
     for (const [name, tensor] of [['dk', grads.k] as const, ['dv', grads.v] as const]) {
       const wanted = keys.map((each) => ({ ...each, want: each[name], terms: name === 'dk' ? each.terms : 0 }));
       await compareRows(findings, name, tensor, wanted, format, 'key tile');
+      await checkPadding(findings, name, tensor, tokens, keys, 'key tile');
     }
   }
 
