@@ -14,7 +14,7 @@ describeGpu('many tiles', () => {
   test('videoSparseAttention, forward and backward, 4,096 tiles', async () => {
     const { cases } = parseBenchOptions({
       ...{ device: gpu.toString(), op: 'vsa', grid: '64x64x63', heads: '1', headDim: '64', topK: '40' },
-      ...{ dtype: 'bfloat16', order: 'grid', coarse: 'gate', fineGate: true, seed: 3 },
+      ...{ dtype: 'bfloat16', order: 'grid', coarse: 'gate', fineGate: 'on', seed: 3 },
     });
     const [one] = cases;
     expect([cases.length, one!.grid.totalTileCount]).toEqual([1, 4096]);
