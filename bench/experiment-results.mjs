@@ -114,6 +114,7 @@ function fromStart(vsa, full) {
     secondsRatio: rounded(seconds / whole.seconds, 4),
   });
   const reach = firstAsGood(vsa.rows, loss, window);
+  const reached = firstAsGood(full.rows, finalLoss(vsa.rows), window);
   const own = firstAsGood(full.rows, loss, window) ?? whole;
   const differences = vsa.rows.slice(-window).flatMap((row) => {
     const other = full.rows[row.step - 1];
@@ -126,6 +127,16 @@ function fromStart(vsa, full) {
       reaches: reach === undefined ? null : ratios(reach),
       fullItselfReaches: ratios(own),
     },
+    // Where full attention first is as good as VSA ends, and how much of that VSA took.
+    fullReachesVsa:
+      reached === undefined
+        ? null
+        : {
+            ...{ loss: rounded(finalLoss(vsa.rows), 6), step: reached.step, flop: reached.flop },
+            seconds: rounded(reached.seconds, 5),
+            vsaFlopRatio: rounded(wholeRun(vsa.rows).flop / reached.flop, 4),
+            vsaSecondsRatio: rounded(wholeRun(vsa.rows).seconds / reached.seconds, 4),
+          },
     wholeRun: speeds(vsa, full),
     finalLossDifference: estimate(differences),
     heldOutDifference: heldOutDifferences(vsa.heldOut, full.heldOut),

@@ -65,7 +65,8 @@ describe('numbers of the report', () => {
         'adapted goes on from trained weights, with 20FLOP (0.10×), which makes 1.10× with those that its dense weights took.',
     );
     expect(comparisonText([full, one('worse', [4, 4, 4], {})])).toContain(
-      'worse does not get there, with 30FLOP (0.15×).',
+      'worse does not get there: it ends at 4.0000 with 30FLOP (0.15×); ' +
+        'runs/full is first as good at step 10, with 100FLOP, 3.33× as many.',
     );
     expect(comparisonText([full, one('other', [3], { adapt: 'else/checkpoint.safetensors' })])).toMatch(
       /\(0\.05×\)\.$/,

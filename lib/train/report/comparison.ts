@@ -53,7 +53,15 @@ export function comparisonText(runs: readonly Compared[]): string {
       return [`${own}, which makes ${share(flop + whole.flop)} with those that its dense weights took.`];
     }
     const reach = firstAsGood(rows, wanted, window);
-    if (reach === undefined) return [`${name} does not get there, with ${short(flop)}FLOP (${share(flop)}).`];
+    if (reach === undefined) {
+      const ends = `${name} does not get there: it ends at ${finalLoss(rows).toFixed(4)} with ${short(flop)}FLOP (${share(flop)})`;
+      const before = firstAsGood(full.rows, finalLoss(rows), window);
+      if (before === undefined) return [`${ends}.`];
+      const many = times(before.flop / flop, 2);
+      return [
+        `${ends}; ${full.name} is first as good at step ${String(before.step)}, with ${short(before.flop)}FLOP, ${many} as many.`,
+      ];
+    }
     return [
       `${name} first gets there at step ${String(reach.step)}, with ${short(reach.flop)}FLOP (${share(reach.flop)}).`,
     ];
