@@ -42,7 +42,8 @@ const MACHINES: readonly (readonly [RegExp, Machine])[] = [
     /H100 PCIe/,
     gpu(114, 1.62, { bf16: 756, fp32: 51.2, hbm: 2039, l2: (H100_L2 * 114 * 1.62) / (132 * 1.83), cache: 50 }),
   ],
-  [/H200(?! NVL)/, { ...H100_SXM, hbm: 4800 }],
+  // The H100's processor with more cache and faster memory.
+  [/H200(?! NVL)/, { ...H100_SXM, hbm: 4800, cache: 60 * MIB }],
   [/A100.*80GB/, gpu(108, 1.41, { bf16: 312, fp32: 19.5, hbm: 2039, l2: null, cache: 40 })],
   [/A100/, gpu(108, 1.41, { bf16: 312, fp32: 19.5, hbm: 1555, l2: null, cache: 40 })],
   [/RTX 4090(?! D)/, gpu(128, 2.52, { bf16: 165.2, fp32: 82.6, hbm: 1008, l2: null, cache: 72 })],
