@@ -7,7 +7,7 @@
 
 namespace {
 
-// Counts the changes of the interface between lib/binding.ts and this addon; both must have the same.
+// Counts the changes of the interface between lib/native.ts and this addon; both must have the same.
 constexpr int kInterface = 7;
 
 Napi::Object init(Napi::Env env, Napi::Object exports) {
