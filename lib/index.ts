@@ -18,13 +18,8 @@ export {
 export { Graph } from './device/graph.js';
 export type { DType, TypedArray } from './tensor/dtype.js';
 export { keep, tidy } from './tensor/scope.js';
-export {
-  type DevicePointer,
-  type NormalOptions,
-  type RandomOptions,
-  Tensor,
-  type TensorOptions,
-} from './tensor/tensor.js';
+export type { DevicePointer, NormalOptions, RandomOptions, TensorOptions } from './tensor/options.js';
+export { Tensor } from './tensor/tensor.js';
 export { type Backend, type BackendSupport, backends } from './attention/backends.js';
 export { type Order, TileGrid, type TileGridOptions, type Triple } from './attention/grid.js';
 export { type ListsOptions, type ListsShape, TileLists } from './attention/lists.js';

@@ -109,7 +109,7 @@ export function backends(device?: Device | DeviceString): BackendSupport[] {
   );
 }
 
-/** What `'auto'` takes for tensors on a device, in words. */
+/** @internal What `'auto'` takes for tensors on a device, in words. */
 export function automaticBackend(device?: Device | DeviceString): string {
   const on = deviceOf(device);
   if (on.type === 'cpu') return 'cpu';

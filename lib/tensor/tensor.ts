@@ -8,36 +8,8 @@ import { show, VsaError, VsaRangeError, VsaTypeError } from '../errors.js';
 import { checkInteger, checkNumber, checkOptions, checkShape, product, sameShape } from '../validate.js';
 import { checkDType, type DType, dtypeCode, dtypeSize, FLOAT_DTYPES, type TypedArray, typedView } from './dtype.js';
 import { type HostData, parseSeed, toHostArray, toInt32 } from './host.js';
+import type { DevicePointer, NormalOptions, RandomOptions, TensorOptions } from './options.js';
 import { track, untrack } from './scope.js';
-
-export interface TensorOptions {
-  /** Default: that of the data, else 'float32'. */
-  dtype?: DType;
-  /** Default: the best there is. */
-  device?: Device | DeviceString;
-}
-
-export interface RandomOptions {
-  /** A whole number from 0 to 2^64 - 1. Default 0. */
-  seed?: number | bigint;
-  device?: Device | DeviceString;
-}
-
-export interface NormalOptions extends RandomOptions {
-  dtype?: DType;
-  /** Default 0. */
-  mean?: number;
-  /** Standard deviation, default 1. */
-  std?: number;
-}
-
-/** Memory on a GPU, as libraries hand it to each other. */
-export interface DevicePointer {
-  /** Address on the device. */
-  ptr: bigint;
-  byteLength: number;
-  device: Device | DeviceString;
-}
 
 /** How often a memory was overwritten; shared by all tensors of that memory. */
 export interface Version {
