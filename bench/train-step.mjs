@@ -1,5 +1,6 @@
 #!/usr/bin/env node
-// One training step of `vsa train`: how long it takes, how long the host needs to queue it, and where the GPU's time goes.
+// One training step of `vsa train`: how long it takes, how long the host needs to queue it, and where the GPU's time
+// goes.
 //
 //   node bench/train-step.mjs [--device cuda:0] [--preset dit-120m] [--attention full] [--steps 12] [--record] [--out FILE]
 //

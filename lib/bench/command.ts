@@ -23,8 +23,9 @@ export interface BenchOutcome {
 }
 
 /**
- * Runs the benchmark, or with `from` shows what files hold, whatever that says: progress on `io.stderr`; on `io.stdout` a Markdown table at the end or, with `json`, a line for
- * every row as it comes. Interrupted, it reports the rows that are finished.
+ * Runs the benchmark, or with `from` shows what files hold, whatever that says: progress on `io.stderr`; on `io.stdout`
+ * a Markdown table at the end or, with `json`, a line for every row as it comes. Interrupted, it reports the rows that
+ * are finished.
  *
  * @throws As parseBenchOptions; VsaError ERR_FILE, ERR_FILE_FORMAT for the files that were named; whatever ends a run.
  */
