@@ -102,10 +102,10 @@ test.each([
 
 test('an addon of other sources: ERR_ADDON_INCOMPATIBLE, with both interface numbers', async () => {
   putAddon(realAddon());
-  const path = join(folder, 'dist', 'binding.js');
+  const path = join(folder, 'dist', 'native.js');
   const source = readFileSync(path, 'utf8');
-  const interfaceNumber = Number(/const INTERFACE = (\d+);/.exec(source)![1]);
-  writeFileSync(path, source.replace(/const INTERFACE = \d+;/, 'const INTERFACE = 9999;'));
+  const interfaceNumber = Number(/INTERFACE = (\d+);/.exec(source)![1]);
+  writeFileSync(path, source.replace(/INTERFACE = \d+;/, 'INTERFACE = 9999;'));
   const [first, second] = await failures();
   expect(first).toMatchObject({ name: 'VsaError', code: 'ERR_ADDON_INCOMPATIBLE' });
   expect(first.message).toContain(`got interface ${String(interfaceNumber)}, wanted 9999`);
