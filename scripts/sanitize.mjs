@@ -1,10 +1,12 @@
 #!/usr/bin/env node
 // The package's operations under compute-sanitizer, with every tool, in pieces that run side by side.
 //
-//   node scripts/sanitize.mjs [--tools memcheck,racecheck,synccheck,initcheck] [--jobs 8] [--device cuda:0] [--out FILE]
+//   node scripts/sanitize.mjs [--tools memcheck,racecheck,synccheck,initcheck] [--backends auto,cuda]
+//                             [--ops blockSparseAttention,...] [--jobs 8] [--device cuda:0] [--out FILE]
 //
 // Runs the cases of `vsa check`, every one under every tool, with VSA_DEBUG_MEMORY=1, so that memory that was given
-// back is seen. One line a piece; exit code 1 if a tool reports anything or a case fails.
+// back is seen; those of fine attention also on the portable kernels, which a Hopper GPU would not choose. One line a
+// piece; exit code 1 if a tool reports anything or a case fails.
 import { spawn } from 'node:child_process';
 import { appendFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
@@ -18,27 +20,33 @@ const built = (path) => require(`../dist/${path}`);
 const { values: options } = parseArgs({
   options: {
     tools: { type: 'string', default: 'memcheck,racecheck,synccheck,initcheck' },
+    backends: { type: 'string', default: 'auto,cuda' },
+    ops: { type: 'string' }, // all of them, unless given
     jobs: { type: 'string', default: '8' },
     device: { type: 'string', default: 'cuda:0' },
     out: { type: 'string' },
-    piece: { type: 'string' }, // of a child: operation:part/parts
+    piece: { type: 'string' }, // of a child: operation:part/parts:backend
   },
 });
 
 /** Parts of an operation's cases; racecheck takes longest for attention. @type {Record<string, number>} */
 const PARTS = { blockSparseAttention: 4, denseAttention: 2, videoSparseAttention: 4 };
 
+/** Operations whose kernels a backend chooses. */
+const CHOOSES = new Set(Object.keys(PARTS));
+
 /** Runs a part of an operation's cases in this process. @param {string} piece */
 async function runPiece(piece) {
   const { CHECK_CASES } = /** @type {typeof import('../lib/check/cases.js')} */ (built('check/cases.js'));
   const { CaseContext } = /** @type {typeof import('../lib/check/values.js')} */ (built('check/values.js'));
   const { device } = /** @type {typeof import('../lib/index.js')} */ (built('index.js'));
-  const [op, part, parts] = piece.split(/[:/]/);
+  const [op, part, parts, asked] = piece.split(/[:/]/);
+  const backend = /** @type {import('../lib/check/values.js').CheckBackend} */ (asked);
   const cases = CHECK_CASES.filter((one) => one.op === op).filter((_, i) => i % Number(parts) === Number(part));
   const on = device(/** @type {import('../lib/index.js').DeviceString} */ (options.device));
   let [passed, failed] = [0, 0];
   for (const [i, one] of cases.entries()) {
-    const context = new CaseContext(on, BigInt(i + 1) << 32n, 'auto');
+    const context = new CaseContext(on, BigInt(i + 1) << 32n, backend);
     try {
       for (const row of await one.run(context)) {
         if (row.ok) passed += 1;
@@ -80,8 +88,16 @@ function sanitize(tool, piece) {
 
 async function runAll() {
   const { CHECKED_OPS } = /** @type {typeof import('../lib/check/index.js')} */ (built('check/cases.js'));
-  const pieces = CHECKED_OPS.flatMap((op) =>
-    Array.from({ length: PARTS[op] ?? 1 }, (_, part) => `${op}:${part}/${PARTS[op] ?? 1}`),
+  const ops = options.ops?.split(',') ?? CHECKED_OPS;
+  const unknown = ops.filter((op) => !CHECKED_OPS.includes(op));
+  if (unknown.length > 0) throw new Error(`--ops: ${unknown.join(', ')}: not of ${CHECKED_OPS.join(', ')}`);
+  const pieces = ops.flatMap((op) =>
+    options.backends
+      .split(',')
+      .filter((backend) => backend === 'auto' || CHOOSES.has(op))
+      .flatMap((backend) =>
+        Array.from({ length: PARTS[op] ?? 1 }, (_, part) => `${op}:${part}/${PARTS[op] ?? 1}:${backend}`),
+      ),
   );
   // The longest first.
   const all = options.tools.split(',').flatMap((tool) => pieces.map((piece) => /** @type {const} */ ([tool, piece])));
