@@ -1,7 +1,7 @@
 /** The one typed description of the native addon; binding.ts loads it. */
 
 /** The addon's interface this file describes; csrc/binding/addon.cpp has the same number. */
-export const INTERFACE = 7;
+export const INTERFACE = 8;
 
 declare const handleBrand: unique symbol;
 /** One share of a device memory. Given back by `release`; the collector does it as a last resort. */
@@ -79,6 +79,10 @@ export interface Native {
   memory(): { numTensors: number; numBytes: number };
   /** For tests: NaN-filled, guarded memory from now on. Returns the guard zones found damaged so far. */
   debugMemory(on: boolean): number;
+
+  /** From here to `endTogether`, operations on a device are parts of one, by its number in lib/attention/together.ts. */
+  beginTogether(device: number): void;
+  endTogether(device: number, operation: number): void;
 
   /** A point in the time of a device's queue. */
   mark(device: number): NativeMark;

@@ -1,6 +1,7 @@
 // Graphs, borrowed memory, and what only a device as a whole can do.
 #include "ops/device.h"
 
+#include <iterator>
 #include <memory>
 #include <optional>
 #include <utility>
@@ -78,6 +79,21 @@ Napi::Value elapsed(const Napi::CallbackInfo& info) {
   const MarkShare &from = mark_of(info[0]), &to = mark_of(info[1]);
   VSA_CHECK(from.device == to.device, "marks of one device are compared");
   return Napi::Number::New(info.Env(), Device::at(to.device).elapsed_ms(*from.mark, *to.mark));
+}
+
+// beginTogether(device)
+Napi::Value begin_together(const Napi::CallbackInfo& info) {
+  device_of(info[0]).begin_together();
+  return info.Env().Undefined();
+}
+
+// endTogether(device, which of the operations that have parts)
+Napi::Value end_together(const Napi::CallbackInfo& info) {
+  constexpr const char* kNames[] = {"videoSparseAttention", "blockSparseAttention", "denseAttention"};
+  const uint32_t which = info[1].As<Napi::Number>().Uint32Value();
+  VSA_CHECK(which < std::size(kNames), "an operation that has parts was expected");
+  device_of(info[0]).end_together(kNames[which]);
+  return info.Env().Undefined();
 }
 
 // beginTrace(device)
@@ -191,6 +207,8 @@ void export_device(Napi::Env env, Napi::Object exports) {
   exports.Set("resetPeakMemory", function<reset_peak_memory>(env));
   exports.Set("mark", function<mark>(env));
   exports.Set("elapsed", function<elapsed>(env));
+  exports.Set("beginTogether", function<begin_together>(env));
+  exports.Set("endTogether", function<end_together>(env));
   exports.Set("beginTrace", function<begin_trace>(env));
   exports.Set("endTrace", function<end_trace>(env));
   exports.Set("flushCache", function<flush_cache>(env));

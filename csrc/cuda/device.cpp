@@ -254,6 +254,11 @@ void CudaDevice::when_idle(Done done) {
 }
 
 void CudaDevice::launch(Call call) {
+#if defined(VSA_WITH_SM90A)
+  constexpr bool has_hopper_code = true;
+#else
+  constexpr bool has_hopper_code = false;  // that for other GPUs does not wait
+#endif
   enter([&] {
     const bool recorded = capturing();
     const cudaStream_t stream = recorded ? capture_->stream : stream_;
@@ -272,6 +277,7 @@ void CudaDevice::launch(Call call) {
                     .sm_count = properties_.multiProcessorCount,
                     .capability = 10 * properties_.major + properties_.minor,
                     .shared_memory = static_cast<int>(properties_.sharedMemPerBlockOptin),
+                    .chains = has_hopper_code && properties_.major == 9 && properties_.minor == 0,
                     .scratch = [&](int64_t bytes) { return take(bytes); },
                     .zeroed =
                         [&](int64_t bytes) {
@@ -300,10 +306,21 @@ void CudaDevice::launch(Call call) {
     if (recorded) {
       capture_->keep(call);
     } else {
-      progress_->mark(name_of(call.operation), stream);
+      together_ > 0 ? progress_->pass(name_of(call.operation)) : progress_->mark(name_of(call.operation), stream);
       if (trace_ != nullptr) trace_->add(name_of(call.operation), stream);
     }
   });
+}
+
+void CudaDevice::begin_together() {
+  const std::lock_guard lock(mutex_);
+  ++together_;
+}
+
+void CudaDevice::end_together(const char* name) {
+  const std::lock_guard lock(mutex_);
+  if (--together_ > 0 || !progress_->passed() || lost_ != nullptr) return;
+  enter([&] { progress_->mark(name, stream_); });
 }
 
 std::shared_ptr<Storage> CudaDevice::borrow(uint64_t address, int64_t bytes) {

@@ -1,12 +1,14 @@
 #include <algorithm>
 
 #include "core/error.h"
+#include "cuda/chain.h"
 #include "cuda/check.h"
 #include "cuda/launch.h"
+#include "cuda/ptx/dependent_launch.h"
 
 // The transpose goes through bits: for 32 rows of the lists at a time, a word for every column says which of the rows
-// have it. A column's words, in order, are its list. Three kernels: bits, counts, and lists; setting bits in shared
-// memory is the only atomic operation, and its order does not matter.
+// have it. A column's words, in order, are its list. Three kernels: bits, counts, and lists; or one, for small lists.
+// Setting bits in shared memory is the only atomic operation, and its order does not matter.
 namespace vsa::cuda {
 namespace {
 
@@ -29,6 +31,7 @@ struct TransposeArgs {
 
 // A block: 32 rows of one head, kBitsColumns columns.
 __global__ void __launch_bounds__(kBitsThreads) transpose_bits(TransposeArgs p) {
+  ptx::join_chain();
   __shared__ uint32_t words[kBitsColumns];
   const int first = static_cast<int>(blockIdx.x) % p.column_blocks * kBitsColumns;
   const int row_block = static_cast<int>(blockIdx.x) / p.column_blocks;  // of all heads
@@ -53,6 +56,7 @@ __global__ void __launch_bounds__(kBitsThreads) transpose_bits(TransposeArgs p) 
 
 // A thread counts the rows of one column.
 __global__ void __launch_bounds__(kThreads) transpose_counts(TransposeArgs p) {
+  ptx::join_chain();
   const int item = blockIdx.x * kThreads + threadIdx.x;
   if (item >= p.heads * p.columns) return;
   const int head = item / p.columns, column = item - head * p.columns;
@@ -72,65 +76,157 @@ __device__ __forceinline__ int warp_scan(int x, int lane) {
   return x;  // inclusive
 }
 
-// A block: 32 columns of one head. Where a column begins comes from the counts before it, those of its own head only:
-// a head has as many entries in the transpose, so it begins where it began.
-__global__ void __launch_bounds__(kThreads) transpose_lists(TransposeArgs p) {
-  constexpr int kColumns = 32, kPerWarp = kColumns / kWarps;
-  __shared__ uint32_t words[32][kColumns + 1];  // [row block, column]
-  __shared__ uint16_t list[kWarps][32 * 32];    // rows of one column, from up to 1,024
-  __shared__ int sums[kWarps];
-  __shared__ int begins[kColumns];
-  const int blocks = (p.columns + kColumns - 1) / kColumns;
-  const int head = static_cast<int>(blockIdx.x) / blocks;
-  const int first = (static_cast<int>(blockIdx.x) - head * blocks) * kColumns;
-  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+constexpr int kListColumns = 32;  // of a block that writes lists
+constexpr int kListRows = 1024;   // whose bits it has at a time
 
-  const int32_t* counts = p.counts + static_cast<int64_t>(head) * p.columns;
-  int before = 0;
-  for (int j = threadIdx.x; j < first; j += kThreads) before += counts[j];
+// What such a block has in shared memory.
+template <int kBlockWarps>
+struct ColumnLists {
+  uint32_t words[kListRows / 32][kListColumns + 1];  // [32 rows, column]
+  uint16_t list[kBlockWarps][kListRows];             // rows of one column
+  int sums[kBlockWarps];
+  int begins[kListColumns];
+};
+
+// Where the block's columns begin, to shared memory and, a column a lane of the first warp, to the offsets. `before`: of
+// each thread, entries of the head's columns ahead of `first`; their sum over the block counts. `count(column of the
+// block)` is called by the first warp, when all threads have come here.
+template <int kBlockWarps, typename Count>
+__device__ __forceinline__ void begin_columns(const TransposeArgs& p, ColumnLists<kBlockWarps>& shared, int head,
+                                              int first, int before, const Count& count) {
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   before = __reduce_add_sync(kWarp, before);
-  if (lane == 0) sums[warp] = before;
+  if (lane == 0) shared.sums[warp] = before;
   __syncthreads();
   if (warp == 0) {
-    int begin = p.lists.offsets[static_cast<int64_t>(head) * p.rows];
-    for (int w = 0; w < kWarps; ++w) begin += sums[w];
-    const int column = first + lane, count = column < p.columns ? counts[column] : 0;
-    begin += warp_scan(count, lane) - count;
-    begins[lane] = begin;
+    int begin = p.lists.offsets[static_cast<int64_t>(head) * p.rows];  // a head has as many entries in the transpose
+    for (int w = 0; w < kBlockWarps; ++w) begin += shared.sums[w];
+    const int column = first + lane, own = column < p.columns ? count(lane) : 0;
+    begin += warp_scan(own, lane) - own;
+    shared.begins[lane] = begin;
     if (column < p.columns) p.offsets[static_cast<int64_t>(head) * p.columns + column] = begin;
     if (blockIdx.x == 0 && lane == 0) {
       p.offsets[static_cast<int64_t>(p.heads) * p.columns] = p.lists.offsets[static_cast<int64_t>(p.heads) * p.rows];
     }
   }
   __syncthreads();
+}
+
+// Writes the rows that the block's words have, from `first_row` on, behind those of the columns' lists that are there:
+// a warp has kPerWarp columns. The lists come together in shared memory, so that they are written whole.
+template <int kBlockWarps, int kPerWarp>
+__device__ __forceinline__ void write_columns(const TransposeArgs& p, ColumnLists<kBlockWarps>& shared, int first_row,
+                                              int (&next)[kPerWarp]) {
+  static_assert(kPerWarp * kBlockWarps == kListColumns);
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+  uint16_t* const list = shared.list[warp];
+#pragma unroll
+  for (int c = 0; c < kPerWarp; ++c) {
+    uint32_t word = shared.words[lane][warp * kPerWarp + c];  // every lane has the bits of 32 rows
+    const int count = __popc(word), end = warp_scan(count, lane), total = __shfl_sync(kWarp, end, 31);
+    for (int at = end - count; word != 0; word &= word - 1) {
+      list[at++] = static_cast<uint16_t>(lane * 32 + __ffs(static_cast<int>(word)) - 1);
+    }
+    __syncwarp();
+    for (int i = lane; i < total; i += 32) p.indices[next[c] + i] = first_row + list[i];
+    __syncwarp();
+    next[c] += total;
+  }
+}
+
+// A block: kListColumns columns of one head. Where a column begins comes from the counts before it, those of its own
+// head only.
+__global__ void __launch_bounds__(kThreads) transpose_lists(TransposeArgs p) {
+  ptx::join_chain();
+  constexpr int kPerWarp = kListColumns / kWarps;
+  __shared__ ColumnLists<kWarps> shared;
+  const int blocks = (p.columns + kListColumns - 1) / kListColumns;
+  const int head = static_cast<int>(blockIdx.x) / blocks;
+  const int first = (static_cast<int>(blockIdx.x) - head * blocks) * kListColumns;
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+
+  const int32_t* counts = p.counts + static_cast<int64_t>(head) * p.columns;
+  int before = 0;
+  for (int j = threadIdx.x; j < first; j += kThreads) before += counts[j];
+  begin_columns(p, shared, head, first, before, [&](int column) { return counts[first + column]; });
 
   int next[kPerWarp];
 #pragma unroll
-  for (int c = 0; c < kPerWarp; ++c) next[c] = begins[warp * kPerWarp + c];
+  for (int c = 0; c < kPerWarp; ++c) next[c] = shared.begins[warp * kPerWarp + c];
   const uint32_t* from = p.words + static_cast<int64_t>(head) * p.row_blocks * p.columns + first + lane;
-  for (int block = 0; block < p.row_blocks; block += 32) {
+  for (int block = 0; block < p.row_blocks; block += kListRows / 32) {
 #pragma unroll
-    for (int r = warp; r < 32; r += kWarps) {
+    for (int r = warp; r < kListRows / 32; r += kWarps) {
       const bool exists = block + r < p.row_blocks && first + lane < p.columns;
-      words[r][lane] = exists ? from[static_cast<int64_t>(block + r) * p.columns] : 0;
+      shared.words[r][lane] = exists ? from[static_cast<int64_t>(block + r) * p.columns] : 0;
     }
     __syncthreads();
-#pragma unroll
-    for (int c = 0; c < kPerWarp; ++c) {
-      // Every lane has the bits of 32 rows. The list comes together in shared memory, so that it is written whole.
-      uint32_t word = words[lane][warp * kPerWarp + c];
-      const int count = __popc(word), end = warp_scan(count, lane), total = __shfl_sync(kWarp, end, 31);
-      for (int at = end - count; word != 0; word &= word - 1) {
-        list[warp][at++] = static_cast<uint16_t>(lane * 32 + __ffs(static_cast<int>(word)) - 1);
-      }
-      __syncwarp();
-      for (int i = lane; i < total; i += 32) p.indices[next[c] + i] = block * 32 + list[warp][i];
-      __syncwarp();
-      next[c] += total;
-    }
+    write_columns(p, shared, block * 32, next);
     __syncthreads();
   }
 }
+
+// The whole transpose in one kernel, for small lists of up to kListRows rows: a block reads all lists of its head, keeps
+// the bits of its own columns, and counts the entries of those before.
+constexpr int kSmallThreads = 512;
+constexpr int kRowsInFlight = 4;  // of a warp
+
+__global__ void __launch_bounds__(kSmallThreads, 1) transpose_small(TransposeArgs p) {
+  ptx::join_chain();
+  constexpr int kSmallWarps = kSmallThreads / 32, kPerWarp = kListColumns / kSmallWarps;
+  __shared__ ColumnLists<kSmallWarps> shared;
+  const int blocks = (p.columns + kListColumns - 1) / kListColumns;
+  const int head = static_cast<int>(blockIdx.x) / blocks;
+  const int first = (static_cast<int>(blockIdx.x) - head * blocks) * kListColumns;
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+  for (int r = warp; r < kListRows / 32; r += kSmallWarps) shared.words[r][lane] = 0;
+  __syncthreads();
+
+  int before = 0;
+  const auto take = [&](int row, int column) {
+    before += column < first ? 1 : 0;
+    if (column >= first && column < first + kListColumns) {
+      atomicOr(&shared.words[row / 32][column - first], 1u << row % 32);
+    }
+  };
+  const int32_t* offsets = p.lists.offsets + static_cast<int64_t>(head) * p.rows;
+  const int32_t* indices = p.lists.indices;
+  for (int base = warp; base < p.rows; base += 32 * kSmallWarps) {
+    // Every lane knows where one of 32 rows lies.
+    const int known = base + lane * kSmallWarps;
+    const int begins = known < p.rows ? offsets[known] : 0, ends = known < p.rows ? offsets[known + 1] : 0;
+    for (int i = 0; i < 32 && base + i * kSmallWarps < p.rows; i += kRowsInFlight) {
+      int columns[kRowsInFlight][2];
+#pragma unroll
+      for (int k = 0; k < kRowsInFlight; ++k) {
+        const int at = __shfl_sync(kWarp, begins, i + k) + lane, end = __shfl_sync(kWarp, ends, i + k);
+#pragma unroll
+        for (int part = 0; part < 2; ++part) columns[k][part] = at + 32 * part < end ? indices[at + 32 * part] : INT32_MAX;
+      }
+#pragma unroll
+      for (int k = 0; k < kRowsInFlight; ++k) {
+        const int row = base + (i + k) * kSmallWarps;
+        take(row, columns[k][0]);
+        take(row, columns[k][1]);
+        const int begin = __shfl_sync(kWarp, begins, i + k), end = __shfl_sync(kWarp, ends, i + k);
+#pragma unroll 4
+        for (int at = begin + 64 + lane; at < end; at += 32) take(row, indices[at]);
+      }
+    }
+  }
+  begin_columns(p, shared, head, first, before, [&](int column) {
+    int count = 0;
+    for (int r = 0; r < p.row_blocks; ++r) count += __popc(shared.words[r][column]);
+    return count;
+  });
+  int next[kPerWarp];
+#pragma unroll
+  for (int c = 0; c < kPerWarp; ++c) next[c] = shared.begins[warp * kPerWarp + c];
+  write_columns(p, shared, 0, next);
+}
+
+// Blocks of a head read its lists again and again: up to so many entries in all that is faster than two more kernels.
+constexpr int64_t kMostReadAgain = 16 << 20;
 
 // A warp makes the bits of one row, kRowWords words at a time.
 constexpr int kRowWords = 512;
@@ -179,18 +275,20 @@ void launch(const TransposeLists& p, const Launch& on) {
   args.heads = static_cast<int>(heads), args.rows = static_cast<int>(rows), args.columns = static_cast<int>(columns);
   args.row_blocks = (args.rows + 31) / 32;
   args.column_blocks = (args.columns + kBitsColumns - 1) / kBitsColumns;
+  args.offsets = p.offsets, args.indices = p.indices;
+  const int64_t list_blocks = (columns + kListColumns - 1) / kListColumns;
+  const auto blocks = static_cast<uint32_t>(heads * list_blocks);
+  if (rows <= kListRows && p.lists.count * list_blocks <= kMostReadAgain) {
+    return launch_in_chain(transpose_small, "transpose_small", on, blocks, kSmallThreads, 0, args);
+  }
   args.words = on.scratch_of<uint32_t>(heads * args.row_blocks * columns);
   args.counts = on.scratch_of<int32_t>(heads * columns);
-  args.offsets = p.offsets, args.indices = p.indices;
 
-  transpose_bits<<<static_cast<uint32_t>(heads * args.row_blocks * args.column_blocks), kBitsThreads, 0, on.stream>>>(
-      args);
-  check_launch("transpose_bits");
-  transpose_counts<<<static_cast<uint32_t>((heads * columns + kThreads - 1) / kThreads), kThreads, 0, on.stream>>>(
-      args);
-  check_launch("transpose_counts");
-  transpose_lists<<<static_cast<uint32_t>(heads * ((columns + 31) / 32)), kThreads, 0, on.stream>>>(args);
-  check_launch("transpose_lists");
+  const auto bits_blocks = static_cast<uint32_t>(heads * args.row_blocks * args.column_blocks);
+  launch_in_chain(transpose_bits, "transpose_bits", on, bits_blocks, kBitsThreads, 0, args);
+  const auto count_blocks = static_cast<uint32_t>((heads * columns + kThreads - 1) / kThreads);
+  launch_in_chain(transpose_counts, "transpose_counts", on, count_blocks, kThreads, 0, args);
+  launch_in_chain(transpose_lists, "transpose_lists", on, blocks, kThreads, 0, args);
 }
 
 void launch(const ListsToBits& p, const Launch& on) {

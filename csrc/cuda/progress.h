@@ -8,13 +8,18 @@ namespace vsa::cuda {
 
 // How far a stream has come, read on the host without asking CUDA: after every operation the stream writes its number
 // into pinned memory. So a fault can be traced to the operation that was running, when CUDA itself says nothing any
-// more. Under the device's lock.
+// more. A number costs the stream some microseconds; operations that are parts of one share one. Under the device's
+// lock.
 class Progress {
 public:
   Progress();
 
   // Counts an operation whose kernels are now on the stream; `name` is a literal.
   void mark(const char* name, cudaStream_t stream);
+  // The same for a part of an operation, whose mark will follow: nothing for the stream to do.
+  void pass(const char* name);
+  // Whether parts wait for a mark.
+  bool passed() const { return passed_; }
   // The number that the next mark gets.
   uint32_t next() const { return issued_ + 1; }
   // Whether the operation of a number is known to have run.
@@ -27,6 +32,7 @@ private:
 
   const char* names_[kNames] = {};
   uint32_t issued_ = 0;
+  bool passed_ = false;  // something was launched since; the next name is its
   volatile uint32_t* finished_ = nullptr;  // pinned; the stream writes it
   unsigned long long finished_on_device_ = 0;
   void* write_value_ = nullptr;  // cuStreamWriteValue32

@@ -74,6 +74,11 @@ public:
   // Waits for that; throws what failed.
   void synchronize();
 
+  // Between the two, operations are parts of one that the caller knows by a name (a literal): errors tell that name, and
+  // it costs what one costs to follow how far the queue is. Pairs of a thread's may nest; the outermost counts.
+  virtual void begin_together() = 0;
+  virtual void end_together(const char* name) = 0;
+
   // When the queue gets there. elapsed() is for marks that it has passed: after synchronize().
   virtual std::shared_ptr<Mark> mark() = 0;
   virtual double elapsed_ms(const Mark& from, const Mark& to) = 0;

@@ -21,6 +21,7 @@ import { type CombinationGates, optionalHandle } from './combination.js';
 import { type Order, TileGrid } from './grid.js';
 import { TileLists } from './lists.js';
 import { Saved } from './saved.js';
+import { together } from './together.js';
 
 export const TOKENS = { q: '[B, Lq, H, D]', kv: '[B, Lk, Hkv, D]' } as const;
 
@@ -206,10 +207,16 @@ function run(
   });
 }
 
-function backward(operation: string, saved: FineSaved, grads: { output: Tensor }): { q: Tensor; k: Tensor; v: Tensor } {
+function backward(
+  operation: 'blockSparseAttention' | 'denseAttention',
+  saved: FineSaved,
+  grads: { output: Tensor },
+): { q: Tensor; k: Tensor; v: Tensor } {
   checkSaved(operation, saved, FineSaved);
   const doutput = checkGradient(grads, saved.output);
-  return tidy(() => fineBackward(saved, doutput, saved.call));
+  // Beside the gradients, the transpose of the lists, the first time.
+  const run = () => fineBackward(saved, doutput, saved.call);
+  return tidy(() => together(saved.q.device, operation, run));
 }
 
 /**

@@ -24,6 +24,7 @@ import type { TileLists } from './lists.js';
 import { poolTogether } from './pooling.js';
 import { Saved } from './saved.js';
 import { checkRule, type SelectionRule, selectTiles } from './selection.js';
+import { together } from './together.js';
 
 export interface VideoSparseAttentionOptions extends Partial<SelectionRule>, BackendOption {
   /** `[B, rows, H, D]` float32, bfloat16 or float16; rows = `grid.rows(order)`. Padding rows may hold any bits. */
@@ -216,7 +217,7 @@ export const videoSparseAttention = {
     checkAlike({ q, 'pooled.q': ready?.q, 'pooled.k': ready?.k, 'pooled.v': ready?.v }, false);
     chooseBackend(device, options.backend, 'videoSparseAttention', { dtype: q.dtype, D: dims.D, scale });
 
-    return tidy(() => {
+    const run = () => {
       const tokens = coarse === undefined ? { q, k } : { q, k, v };
       const pooled = ready ?? (needsPooled ? poolTogether(tokens, call) : undefined);
       const tiles: CoarseCall = { dims, Nq: grid.totalTileCount, Nk: keyGrid.totalTileCount, scale };
@@ -247,7 +248,8 @@ export const videoSparseAttention = {
         call,
       );
       return { output, saved };
-    });
+    };
+    return tidy(() => together(device, 'videoSparseAttention', run));
   },
 
   /**
@@ -262,7 +264,7 @@ export const videoSparseAttention = {
       VideoSparseAttentionSaved,
     );
     const doutput = checkGradient(grads, q);
-    return tidy(() => {
+    const run = () => {
       const { lse, lists } = saved;
       const combined = gatesOf(branch, fineGate);
       const delta = combined === undefined ? undefined : emptyTensor(lse.shape, 'float32', q.device);
@@ -290,7 +292,8 @@ export const videoSparseAttention = {
       if (gates.coarseGate !== undefined) made.coarseGate = gates.coarseGate;
       if (gates.fineGate !== undefined) made.fineGate = gates.fineGate;
       return made;
-    });
+    };
+    return tidy(() => together(q.device, 'videoSparseAttention', run));
   },
 };
 

@@ -1,27 +1,12 @@
 #pragma once
 
-#include "cuda/check.h"
+#include "cuda/chain.h"
 #include "cuda/kernel_attributes.h"
 #include "cuda/sm90/fine_backward_dkdv.cuh"
 #include "cuda/sm90/fine_backward_dq.cuh"
 #include "cuda/sm90/fine_backward_prepare.cuh"
 
 namespace vsa::cuda::sm90::fine_backward {
-
-// Blocks may come as those of the kernel before leave, or when all of them have allowed it (programmatic dependent
-// launch).
-template <typename Kernel, typename... Arguments>
-void launch_dependent(Kernel kernel, const char* name, dim3 blocks, int threads, size_t shared, const Launch& launch,
-                      const Arguments&... arguments) {
-  cudaLaunchConfig_t config = {};
-  config.gridDim = blocks, config.blockDim = dim3(static_cast<unsigned>(threads));
-  config.dynamicSmemBytes = shared, config.stream = launch.stream;
-  cudaLaunchAttribute attribute = {};
-  attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  attribute.val.programmaticStreamSerializationAllowed = 1;
-  config.attrs = &attribute, config.numAttrs = 1;
-  check(cudaLaunchKernelEx(&config, kernel, arguments...), name);
-}
 
 // A persistent pass.
 template <typename Shared>
@@ -30,21 +15,20 @@ void launch_pass(void (*kernel)(Maps, Args), const char* name, int warpgroups, c
   constexpr int kShared = sizeof(Shared);
   static_assert(kShared <= 232448, "a block of compute capability 9.0 may have 227 KB of shared memory");
   allow_shared_memory(kernel, kShared, name);
-  launch_dependent(kernel, name, dim3(static_cast<unsigned>(launch.sm_count)), warpgroups * kWarpgroup, kShared, launch,
-                   maps, args);
+  launch_in_chain(kernel, name, launch, static_cast<unsigned>(launch.sm_count), warpgroups * kWarpgroup, kShared, maps,
+                  args);
 }
 
 template <typename T, int D>
 void launch_prepare(const Args& args, const Launch& launch) {
   const auto blocks_for = [](int64_t count, int64_t each) { return static_cast<int32_t>((count + each - 1) / each); };
-  const int64_t heads = int64_t{args.B} * args.H;
+  const int64_t heads = int64_t{args.B} * args.H, chunks = blocks_for(args.H, kRowHeads<D>);
   PrepareBlocks blocks = {};
   if (args.dq_plan.merged != nullptr) blocks.merge = blocks_for(heads * args.dq_plan.groups, kPrepareThreads / 32);
-  blocks.rows =
-      blocks_for(heads * args.q_layout.tiles * kTileVolume, args.delta_ready ? kStatisticsPerBlock : kRowsPerBlock<D>);
-  const unsigned all = 2u + static_cast<unsigned>(blocks.merge) + static_cast<unsigned>(blocks.rows);
-  fine_backward_prepare<T, D><<<all, kPrepareThreads, 0, launch.stream>>>(args, blocks);
-  check_launch("fine_backward_prepare");
+  blocks.rows = static_cast<int32_t>(args.B * args.q_layout.tiles * chunks);
+  const auto clusters = static_cast<unsigned>(2 + blocks_for(int64_t{blocks.merge} + blocks.rows, kPlanBlocks));
+  launch_in_chain(fine_backward_prepare<T, D>, "fine_backward_prepare", launch,
+                  Clusters{dim3(clusters * kPlanBlocks), kPlanBlocks}, kPrepareThreads, 0, args, blocks);
 }
 
 template <typename T, int D, bool kPairs>
@@ -66,7 +50,7 @@ template <typename T, int D>
 void launch_combine(const Args& args, const Launch& launch) {
   if (args.dkdv.max_parts == 0) return;
   const auto splits = static_cast<unsigned>(args.dkdv.max_parts / 2);  // of two parts at least
-  launch_dependent(fine_backward_combine<T, D>, "fine_backward_combine", dim3(splits, 2), kWarpgroup, 0, launch, args);
+  launch_in_chain(fine_backward_combine<T, D>, "fine_backward_combine", launch, dim3(splits, 2), kWarpgroup, 0, args);
 }
 
 template <typename T, int D>

@@ -3,16 +3,27 @@
 #include <cstdint>
 
 #include "cuda/sm90/fine_backward_stream.cuh"
+#include "cuda/sm90/ptx/cluster.h"
 
 // What the pre-pass makes of the lists: the order of items, parts of long lists, unions of neighbours' lists.
 namespace vsa::cuda::sm90::fine_backward {
 
 inline constexpr int kPrepareThreads = 256;
-inline constexpr int kItemsInFlight = 8;  // of a thread that makes a plan: it is alone, and waits for offsets
+inline constexpr int kPlanBlocks = 8;  // make a plan together: a cluster
 // By how many lengths of its list an item begins before its head's turn.
 inline constexpr float kEarly = 1.25f;
 
-// The table of a pass's items, by one block. An item's place is head * W - kEarly * length, W being the time that a
+__device__ __forceinline__ int32_t sum_before(int32_t value) {  // over the lanes below; the warp
+  int32_t sum = value;
+#pragma unroll
+  for (int distance = 1; distance < 32; distance *= 2) {
+    const int32_t other = __shfl_up_sync(~0u, sum, distance);
+    if (threadIdx.x % 32 >= distance) sum += other;
+  }
+  return sum - value;
+}
+
+// The table of a pass's items, by one cluster. An item's place is head * W - kEarly * length, W being the time that a
 // head takes: heads follow one another, which keeps their tensors in L2, but long lists start so early that the last
 // head's end in time. (With 2, as in the portable kernels, work ends no sooner, and more heads are under way than L2
 // holds: simulated, NOTES.md.) A counting sort; items of one bin come in any order: that moves no bit of the results.
@@ -20,10 +31,14 @@ inline constexpr float kEarly = 1.25f;
 // at most 1.8 parts a worker: a list of 1.25 shares or more has at most its shares + 1 parts, 1.8 times its shares.
 __device__ __forceinline__ void make_plan(const Walk& walk, const Args& p, int32_t batch_heads, int32_t heads,
                                           bool is_dq) {
-  constexpr int kBins = 1024, kPerThread = kBins / kPrepareThreads;
-  __shared__ int32_t bins[kBins], totals[kPrepareThreads], used_parts, used_splits;
+  constexpr int kBins = 1024, kWarps = kPrepareThreads / 32, kThreads = kPlanBlocks * kPrepareThreads;
+  static_assert(kBins == 4 * kPrepareThreads, "a thread has four bins");
+  // What this block counts; then where its next item of a bin goes, its next part, its next split.
+  __shared__ int4 bins[kBins / 4];
+  __shared__ int32_t parts_and_splits[2], warp_totals[kWarps];
+  const int32_t rank = ptx::cluster_rank();
   const Plan& plan = walk.plan;
-  const int32_t candidates = batch_heads * plan.groups;
+  const int32_t candidates = batch_heads * plan.groups, most_items = candidates + plan.max_parts;
   const int32_t list_rows = batch_heads * walk.heads_per_item * walk.rows;
   const float total = walk.offsets == nullptr ? static_cast<float>(list_rows) * walk.columns
                                               : static_cast<float>(walk.offsets[list_rows] - walk.offsets[0]);
@@ -32,89 +47,90 @@ __device__ __forceinline__ void make_plan(const Walk& walk, const Args& p, int32
   const float longest = kEarly * walk.heads_per_item * walk.columns * plan.group_tiles;
   const float bins_a_unit = kBins / (batch_heads * head_time + longest + 1.0f);
 
-  // Calls f(head of batch, group, length of its lists) for all groups.
+  // Calls f(head of batch, group, parts, length of its lists, bin) for this block's share of all groups.
   const auto for_each = [&](const auto& f) {
-    for (int32_t first = threadIdx.x; first < candidates; first += kItemsInFlight * kPrepareThreads) {
-      int32_t lengths[kItemsInFlight] = {};
-      for (int32_t g = 0; g < walk.heads_per_item; ++g) {
-#pragma unroll
-        for (int i = 0; i < kItemsInFlight; ++i) {
-          const int32_t candidate = min(first + i * kPrepareThreads, candidates - 1), head = candidate / plan.groups;
-          const int32_t tile = (candidate - head * plan.groups) * plan.group_tiles;
-          const int32_t end = min(tile + plan.group_tiles, walk.rows), row = walk.list_row(head, g, 0);
-          lengths[i] += walk.offsets == nullptr ? (end - tile) * walk.columns
-                                                : walk.offsets[row + end] - walk.offsets[row + tile];
+    for (int32_t i = rank * kPrepareThreads + threadIdx.x; i < candidates; i += kThreads) {
+      const int32_t head = i / plan.groups, group = i - head * plan.groups, tile = group * plan.group_tiles;
+      const int32_t end = min(tile + plan.group_tiles, walk.rows);
+      int32_t length = (end - tile) * walk.columns * walk.heads_per_item;
+      if (walk.offsets != nullptr) {
+        length = 0;
+        for (int32_t g = 0; g < walk.heads_per_item; ++g) {
+          const int32_t row = walk.list_row(head, g, 0);
+          length += walk.offsets[row + end] - walk.offsets[row + tile];
         }
       }
-#pragma unroll
-      for (int i = 0; i < kItemsInFlight; ++i) {
-        const int32_t candidate = first + i * kPrepareThreads, head = candidate / plan.groups;
-        if (candidate < candidates) f(head, candidate - head * plan.groups, lengths[i]);
-      }
+      const bool whole = plan.max_parts == 0 || length <= part_length + part_length / 4;
+      const int32_t parts = whole ? 1 : (length + part_length - 1) / part_length;
+      const float place = head * head_time - kEarly * ((length + parts - 1) / parts) + longest;
+      f(head, group, parts, length, max(0, min(kBins - 1, static_cast<int32_t>(place * bins_a_unit))));
     }
   };
-  const auto parts_of = [&](int32_t length) {
-    return plan.max_parts == 0 || length <= part_length + part_length / 4 ? 1
-                                                                          : (length + part_length - 1) / part_length;
-  };
-  const auto bin_of = [&](int32_t head_of_batch, int32_t length) {
-    const float place = head_of_batch * head_time - kEarly * length + longest;
-    return max(0, min(kBins - 1, static_cast<int32_t>(place * bins_a_unit)));
-  };
+  int32_t* const counts = &bins[0].x;
 
-  for (int i = threadIdx.x; i < kBins; i += kPrepareThreads) bins[i] = 0;
-  if (threadIdx.x == 0) used_parts = used_splits = 0;
+  bins[threadIdx.x] = {};
+  if (threadIdx.x < 2) parts_and_splits[threadIdx.x] = 0;
   __syncthreads();
-  for_each([&](int32_t head_of_batch, int32_t, int32_t length) {
-    const int32_t parts = parts_of(length);
-    atomicAdd(&bins[bin_of(head_of_batch, (length + parts - 1) / parts)], parts);
+  for_each([&](int32_t, int32_t, int32_t parts, int32_t, int32_t bin) {
+    atomicAdd(&counts[bin], parts);
+    if (parts > 1) atomicAdd(&parts_and_splits[0], parts), atomicAdd(&parts_and_splits[1], 1);
   });
-  __syncthreads();
-  int32_t own = 0;
-  for (int i = 0; i < kPerThread; ++i) own += bins[threadIdx.x * kPerThread + i];
-  totals[threadIdx.x] = own;
-  __syncthreads();
-  int32_t before = 0;
-  for (int i = 0; i < threadIdx.x; ++i) before += totals[i];
-  for (int i = 0; i < kPerThread; ++i) {
-    int32_t& bin = bins[threadIdx.x * kPerThread + i];
-    const int32_t count = bin;
-    bin = before, before += count;
+  ptx::cluster_sync();
+  int4 all = {}, of_lower = {};  // of all blocks, and of those of lower rank
+  int32_t lower = 0, splits = 0;
+#pragma unroll
+  for (int r = 0; r < kPlanBlocks; ++r) {
+    const int4 x = ptx::read_in_cluster(bins[threadIdx.x], r);
+    all.x += x.x, all.y += x.y, all.z += x.z, all.w += x.w;
+    if (r < rank) of_lower.x += x.x, of_lower.y += x.y, of_lower.z += x.z, of_lower.w += x.w;
+    if (threadIdx.x < 2) {
+      const int32_t used = ptx::read_in_cluster(parts_and_splits[threadIdx.x], r);
+      splits += used;
+      if (r < rank) lower += used;
+    }
   }
-  if (threadIdx.x == kPrepareThreads - 1) *plan.item_count = before, *plan.next = 0;
+  const int32_t own = all.x + all.y + all.z + all.w, in_warp = sum_before(own);
+  if (threadIdx.x % 32 == 31) warp_totals[threadIdx.x / 32] = in_warp + own;
+  ptx::cluster_sync();  // all have read what is overwritten now
+  int32_t before = in_warp;
+#pragma unroll
+  for (int w = 0; w < kWarps - 1; ++w) before += w < threadIdx.x / 32 ? warp_totals[w] : 0;
+  bins[threadIdx.x] = {before + of_lower.x, before + all.x + of_lower.y, before + all.x + all.y + of_lower.z,
+                       before + all.x + all.y + all.z + of_lower.w};
+  if (threadIdx.x < 2) parts_and_splits[threadIdx.x] = lower;
+  if (rank == 0 && threadIdx.x == kPrepareThreads - 1) *plan.item_count = before + own, *plan.next = 0;
+  if (rank == 0 && threadIdx.x == 1) *plan.split_count = splits;
   __syncthreads();
-  for_each([&](int32_t head_of_batch, int32_t group, int32_t length) {
+
+  // Minima keep lists that changed meanwhile from harming others.
+  const auto put = [&](int32_t bin, const Item& item) {
+    plan.items[min(atomicAdd(&counts[bin], 1), most_items - 1)] = item;
+  };
+  for_each([&](int32_t head_of_batch, int32_t group, int32_t parts, int32_t length, int32_t bin) {
     Item item;
     item.head_of_batch = head_of_batch, item.group = group;
     item.b = item.head_of_batch / heads, item.head = item.head_of_batch - item.b * heads;
     item.list_head = is_dq ? item.head / p.group : item.head * p.group;
     item.begin = 0, item.end = INT32_MAX, item.part = -1;
-    const int32_t parts = parts_of(length);
-    int32_t* bin = &bins[bin_of(item.head_of_batch, (length + parts - 1) / parts)];
-    if (parts == 1) {
-      plan.items[atomicAdd(bin, 1)] = item;
-      return;
-    }
-    // Within max_parts by the reckoning above; the minimum keeps lists that changed meanwhile from harming others.
-    const int32_t first = min(atomicAdd(&used_parts, parts), plan.max_parts - parts);
-    Split& split = plan.splits[min(atomicAdd(&used_splits, 1), plan.max_parts / 2 - 1)];
+    if (parts == 1) return put(bin, item);
+    const int32_t first = min(atomicAdd(&parts_and_splits[0], parts), plan.max_parts - parts);
+    Split& split = plan.splits[min(atomicAdd(&parts_and_splits[1], 1), plan.max_parts / 2 - 1)];
     split = {item.b, item.head, item.group, first, parts, {}};
     for (int32_t i = 0; i < parts; ++i) {
       item.begin = static_cast<int32_t>(static_cast<int64_t>(length) * i / parts);
       item.end = static_cast<int32_t>(static_cast<int64_t>(length) * (i + 1) / parts);
       item.part = first + i;
-      plan.items[atomicAdd(bin, 1)] = item;
+      put(bin, item);
     }
   });
-  __syncthreads();
-  if (threadIdx.x == 0) *plan.split_count = used_splits;
 }
 
-// The places of all tiles, by the same block.
+// The places of all tiles, by the same cluster.
 __device__ __forceinline__ void make_sources(const TileLayout& layout, const TileClasses& classes,
                                              TileSource* sources) {
   if (sources == nullptr) return;
-  for (int32_t tile = threadIdx.x; tile < layout.tiles; tile += kPrepareThreads) {
+  const auto first = static_cast<int32_t>(blockIdx.x % kPlanBlocks * kPrepareThreads + threadIdx.x);
+  for (int32_t tile = first; tile < layout.tiles; tile += kPlanBlocks * kPrepareThreads) {
     const int32_t tile_class = classes.of(tile), i = tile - layout.prefix_tiles;
     if (layout.tiled) {
       sources[tile] = {0, 0, 0, tile_class | tile_class << 8};
@@ -126,16 +142,6 @@ __device__ __forceinline__ void make_sources(const TileLayout& layout, const Til
                        slab << layout.log_t, tile_class << 8};
     }
   }
-}
-
-__device__ __forceinline__ int32_t sum_before(int32_t value) {  // over the lanes below; the warp
-  int32_t sum = value;
-#pragma unroll
-  for (int distance = 1; distance < 32; distance *= 2) {
-    const int32_t other = __shfl_up_sync(~0u, sum, distance);
-    if (threadIdx.x % 32 >= distance) sum += other;
-  }
-  return sum - value;
 }
 
 // The union of the lists of two neighbouring query tiles, by one warp, 1024 key tiles at a time as bits, a word a lane:

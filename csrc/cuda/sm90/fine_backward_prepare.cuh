@@ -4,139 +4,116 @@
 
 #include "cuda/sm90/fine_backward_plan.cuh"
 #include "cuda/sm90/fine_backward_tile.cuh"
-#include "cuda/sm90/ptx/dependent_launch.h"
+#include "cuda/ptx/dependent_launch.h"
 
 namespace vsa::cuda::sm90::fine_backward {
 
-inline constexpr int kRowsInFlight = 4;  // of a thread, both tensors: eight loads of 16 bytes
-
+// Heads whose rows of one tile a block has: rows of 512 bytes in memory.
 template <int D>
-inline constexpr int kRowsPerBlock = kPrepareThreads / (D / 8) * kRowsInFlight;
+inline constexpr int kRowHeads = 256 / D;
 
-inline constexpr int kStatisticsPerBlock = kPrepareThreads * kRowsInFlight;
-
-// Blocks of the pre-pass behind those of the two plans: merged lists (a warp a pair), rows.
+// Blocks of the pre-pass behind the clusters of the two plans: merged lists (a warp a pair), rows.
 struct PrepareBlocks {
   int32_t merge, rows;
 };
 
-// Where a query row is, by its number among [B, tiles * 64, H].
-struct QueryRow {
-  int32_t b, h, tile, slot;
-  int32_t row;  // of the tensor; -1: padding that has no row
-  bool valid;
-
-  __device__ __forceinline__ QueryRow(const Args& p, int32_t index) {
-    const int32_t slots = p.q_layout.tiles * kTileVolume, token = index / p.H;
-    h = index - token * p.H, b = token / slots;
-    const int32_t of_head = token - b * slots;
-    tile = of_head / kTileVolume, slot = of_head % kTileVolume;
-    if (p.q_sources == nullptr) {
-      row = of_head, valid = true;
-    } else {
-      const TilePlace place = p.q_layout.place(tile);
-      valid = place.valid(slot), row = valid || p.q_layout.tiled ? place.row(slot) : -1;
-    }
-  }
-  // Among [B, rows, H], as output and its gradient lie.
-  __device__ __forceinline__ int64_t of_tensor(const Args& p) const {
-    return (static_cast<int64_t>(b) * p.q_layout.rows + row) * p.H + h;
-  }
-};
-
-// delta = rowsum(dO * O) of every query row, and what the passes read of a tile's rows as 512 contiguous bytes in slot
-// order: lse in log2 units and delta. lse is +inf for padding and for rows that attend to nothing, so that P is 0
-// there.
+// delta = rowsum(dO * O) of the rows of a tile and kRowHeads heads, unless it is there, and what the passes read of a
+// tile's rows as 512 contiguous bytes in slot order: lse in log2 units and delta. lse is +inf for padding and for rows
+// that attend to nothing, so that P is 0 there.
 template <typename T, int D>
 __device__ __forceinline__ void prepare_rows(const Args& p, int32_t block) {
+  constexpr int kHeads = kRowHeads<D>, kRows = kHeads * kTileVolume;
   constexpr int kLanes = D / 8;  // that share a row, 16 bytes each
-  const int lane = threadIdx.x % kLanes;
-  const int32_t rows = p.B * p.q_layout.tiles * kTileVolume * p.H;
-  const int32_t first = block * kRowsPerBlock<D> + threadIdx.x / kLanes;
-  uint4 x[kRowsInFlight], y[kRowsInFlight];
+  constexpr int kRound = kPrepareThreads / kLanes, kInFlight = 4;  // rows of a round; rounds that are loaded at once
+  static_assert(kRows <= kPrepareThreads && kRows % (kRound * kInFlight) == 0);
+  __shared__ float sums[kRows];
+
+  const int32_t chunks = (p.H + kHeads - 1) / kHeads, tile_of_batch = block / chunks;
+  const int32_t first_head = (block - tile_of_batch * chunks) * kHeads;
+  const int32_t b = tile_of_batch / p.q_layout.tiles, tile = tile_of_batch - b * p.q_layout.tiles;
+  const TilePlace place = p.q_layout.place(tile);
+  const auto exists = [&](int slot) { return place.valid(slot) || p.q_layout.tiled; };
+
+  // A thread's own row, in the order of statistics.
+  const int own_head = threadIdx.x / kTileVolume, own_slot = threadIdx.x % kTileVolume;
+  const bool owns = threadIdx.x < kRows && first_head + own_head < p.H;
+  const bool valid = owns && place.valid(own_slot);
+  const int64_t head = static_cast<int64_t>(b) * p.H + first_head + own_head;
+  const int64_t at = head * p.q_layout.rows + place.row(own_slot);
+  const float lse = valid ? p.lse[at] : -INFINITY;
+  float delta = 0.0f;
+  if (p.delta_ready) {
+    if (valid) delta = p.delta[at];
+  } else {
+    const int lane = threadIdx.x % kLanes;
+#pragma unroll 1
+    for (int first = threadIdx.x / kLanes; first < kRows; first += kRound * kInFlight) {
+      uint4 x[kInFlight], y[kInFlight];
 #pragma unroll
-  for (int i = 0; i < kRowsInFlight; ++i) {
-    const int32_t index = min(first + i * (kPrepareThreads / kLanes), rows - 1);
-    int64_t at = index;
-    bool exists = true;
-    if (!p.q_layout.tiled) {
-      const QueryRow row(p, index);
-      at = row.of_tensor(p), exists = row.row >= 0;
+      for (int i = 0; i < kInFlight; ++i) {
+        const int row = first + i * kRound, slot = row / kHeads, h = first_head + row % kHeads;
+        x[i] = y[i] = make_uint4(0, 0, 0, 0);
+        if (h < p.H && exists(slot)) {
+          const int64_t of_tensor = static_cast<int64_t>(b) * p.q_layout.rows + place.row(slot);
+          const int64_t vector = (of_tensor * p.H + h) * kLanes + lane;
+          x[i] = __ldg(static_cast<const uint4*>(p.output) + vector);
+          y[i] = __ldg(static_cast<const uint4*>(p.doutput) + vector);
+        }
+      }
+#pragma unroll
+      for (int i = 0; i < kInFlight; ++i) {
+        const uint32_t xs[4] = {x[i].x, x[i].y, x[i].z, x[i].w}, ys[4] = {y[i].x, y[i].y, y[i].z, y[i].w};
+        float sum = 0.0f;
+#pragma unroll
+        for (int j = 0; j < 4; ++j) {
+          const float2 left = unpack<T>(xs[j]), right = unpack<T>(ys[j]);
+          sum += left.x * right.x + left.y * right.y;
+        }
+#pragma unroll
+        for (int distance = kLanes / 2; distance > 0; distance /= 2) sum += __shfl_xor_sync(~0u, sum, distance);
+        const int row = first + i * kRound;
+        if (lane == 0) sums[row % kHeads * kTileVolume + row / kHeads] = sum;
+      }
     }
-    x[i] = y[i] = make_uint4(0, 0, 0, 0);
-    if (exists) {
-      x[i] = __ldg(reinterpret_cast<const uint4*>(static_cast<const T*>(p.output) + at * D) + lane);
-      y[i] = __ldg(reinterpret_cast<const uint4*>(static_cast<const T*>(p.doutput) + at * D) + lane);
-    }
+    __syncthreads();
+    if (valid) delta = sums[threadIdx.x];
+    if (owns && exists(own_slot)) p.delta[at] = delta;
   }
-#pragma unroll
-  for (int i = 0; i < kRowsInFlight; ++i) {
-    const uint32_t xs[4] = {x[i].x, x[i].y, x[i].z, x[i].w}, ys[4] = {y[i].x, y[i].y, y[i].z, y[i].w};
-    float sum = 0.0f;
-#pragma unroll
-    for (int j = 0; j < 4; ++j) {
-      const float2 left = unpack<T>(xs[j]), right = unpack<T>(ys[j]);
-      sum += left.x * right.x + left.y * right.y;
-    }
-#pragma unroll
-    for (int distance = kLanes / 2; distance > 0; distance /= 2) sum += __shfl_xor_sync(~0u, sum, distance);
-    const int32_t index = first + i * (kPrepareThreads / kLanes);
-    if (lane != 0 || index >= rows) continue;
-    const QueryRow row(p, index);
-    const int64_t head = static_cast<int64_t>(row.b) * p.H + row.h, at = head * p.q_layout.rows + row.row;
-    float* statistics = p.statistics + (head * p.q_layout.tiles + row.tile) * (2 * kTileVolume) + row.slot;
-    const float lse = row.valid ? p.lse[at] : -INFINITY;
-    if (!row.valid) sum = 0.0f;
-    statistics[0] = lse == -INFINITY ? INFINITY : lse * static_cast<float>(M_LOG2E);
-    statistics[kTileVolume] = sum;
-    if (row.row >= 0) p.delta[at] = sum;
-  }
+  if (!owns) return;
+  float* statistics = p.statistics + (head * p.q_layout.tiles + tile) * (2 * kTileVolume) + own_slot;
+  statistics[0] = lse == -INFINITY ? INFINITY : lse * static_cast<float>(M_LOG2E);
+  statistics[kTileVolume] = delta;
 }
 
-// The same where delta is there: a thread a row, in the order of statistics.
-__device__ __forceinline__ void prepare_statistics(const Args& p, int32_t block) {
-  const int32_t slots = p.q_layout.tiles * kTileVolume, rows = p.B * p.H * slots;
-#pragma unroll
-  for (int i = 0; i < kRowsInFlight; ++i) {
-    const int32_t index = (block * kRowsInFlight + i) * kPrepareThreads + threadIdx.x;
-    if (index >= rows) return;
-    const int32_t head = index / slots, tile = (index - head * slots) / kTileVolume, slot = index % kTileVolume;
-    const TilePlace place = p.q_layout.place(tile);
-    const bool valid = place.valid(slot);
-    const int64_t at = static_cast<int64_t>(head) * p.q_layout.rows + place.row(slot);
-    const float lse = valid ? p.lse[at] : -INFINITY;
-    float* statistics =
-        p.statistics + (static_cast<int64_t>(head) * p.q_layout.tiles + tile) * (2 * kTileVolume) + slot;
-    statistics[0] = lse == -INFINITY ? INFINITY : lse * static_cast<float>(M_LOG2E);
-    statistics[kTileVolume] = valid ? p.delta[at] : 0.0f;
-  }
-}
-
-// The pre-pass: everything that the two passes need and that costs one reading of O, dO and the lists.
+// The pre-pass: everything that the two passes need and that costs one reading of O, dO and the lists. Its blocks come
+// in clusters of kPlanBlocks.
 template <typename T, int D>
 __global__ void __launch_bounds__(kPrepareThreads, 4)
     fine_backward_prepare(const __grid_constant__ Args p, const PrepareBlocks blocks) {
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)  // other architectures of the build get an empty kernel
   const Walk dkdv = {p.dkdv, p.t_offsets, p.t_indices, p.kv_layout.tiles, p.q_layout.tiles, p.group, p.H};
   const Walk dq = {p.dq_plan, p.offsets, p.indices, p.q_layout.tiles, p.kv_layout.tiles, 1, p.Hkv};
   int32_t block = blockIdx.x;
-  ptx::dependent_launch();
-  if (block == 0) {
+  ptx::join_chain();
+  if (block < kPlanBlocks) {
     make_sources(p.q_layout, p.q_classes, p.q_sources);
     return make_plan(dkdv, p, p.B * p.Hkv, p.Hkv, false);
   }
-  if (block == 1) {
+  if (block < 2 * kPlanBlocks) {
     make_sources(p.kv_layout, p.kv_classes, p.kv_sources);
     return make_plan(dq, p, p.B * p.H, p.H, true);
   }
-  block -= 2;
+  block -= 2 * kPlanBlocks;
   if (block >= blocks.merge) {
     block -= blocks.merge;
-    return p.delta_ready ? prepare_statistics(p, block) : prepare_rows<T, D>(p, block);
+    if (block < blocks.rows) prepare_rows<T, D>(p, block);
+    return;
   }
   __shared__ uint32_t words[kPrepareThreads / 32][2][32];
   const int32_t warp = threadIdx.x / 32, pair = block * (kPrepareThreads / 32) + warp;
   const int32_t head = pair / p.dq_plan.groups;
   if (head < p.B * p.H) merge_lists(dq, head, pair - head * p.dq_plan.groups, words[warp]);
+#endif
 }
 
 // Adds the parts of a split list, in their order: two blocks (dK, dV) a list.

@@ -15,5 +15,10 @@ __device__ __forceinline__ void dependent_launch_wait() {
   asm volatile("griddepcontrol.wait;" ::: "memory");
 #endif
 }
+// First of all in a kernel that launch_in_chain launches (cuda/chain.h).
+__device__ __forceinline__ void join_chain() {
+  dependent_launch();
+  dependent_launch_wait();
+}
 
 }  // namespace vsa::cuda::ptx

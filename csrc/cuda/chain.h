@@ -1,0 +1,42 @@
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include "cuda/check.h"
+#include "cuda/launch.h"
+
+namespace vsa::cuda {
+
+// Blocks and how many of them are a cluster, which Hopper has.
+struct Clusters {
+  dim3 blocks;
+  unsigned size;
+};
+
+// Launches a kernel that begins with ptx::join_chain(), or calls its parts itself. On Hopper its blocks may then come
+// before the kernel ahead of it on the stream has ended, and wait for that, whatever it is, before they touch memory:
+// where one short kernel follows another, that hides the time from one to the next.
+template <typename... Parameters, typename... Arguments>
+void launch_in_chain(void (*kernel)(Parameters...), const char* name, const Launch& on, const Clusters& grid,
+                     int threads, size_t shared, const Arguments&... arguments) {
+  cudaLaunchConfig_t config = {};
+  config.gridDim = grid.blocks, config.blockDim = dim3(static_cast<unsigned>(threads));
+  config.dynamicSmemBytes = shared, config.stream = on.stream;
+  cudaLaunchAttribute attributes[2] = {};
+  const auto add = [&](cudaLaunchAttributeID id) -> cudaLaunchAttributeValue& {
+    attributes[config.numAttrs].id = id;
+    return attributes[config.numAttrs++].val;
+  };
+  if (on.chains) add(cudaLaunchAttributeProgrammaticStreamSerialization).programmaticStreamSerializationAllowed = 1;
+  if (grid.size > 1) add(cudaLaunchAttributeClusterDimension).clusterDim = {grid.size, 1, 1};
+  config.attrs = attributes;
+  check(cudaLaunchKernelEx(&config, kernel, arguments...), name);
+}
+
+template <typename... Parameters, typename... Arguments>
+void launch_in_chain(void (*kernel)(Parameters...), const char* name, const Launch& on, dim3 blocks, int threads,
+                     size_t shared, const Arguments&... arguments) {
+  launch_in_chain(kernel, name, on, Clusters{blocks, 1}, threads, shared, arguments...);
+}
+
+}  // namespace vsa::cuda
