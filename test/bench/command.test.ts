@@ -99,7 +99,7 @@ test.each([
   ['no such GPU', ['--device', 'cuda:99'], 1, 'ERR_DEVICE'],
   ['a base that is not there', ['--compare', 'nowhere.jsonl'], 1, 'ERR_FILE'],
   ['a report in no folder', ['--html', join('no', 'page.html')], 1, 'ERR_FILE'],
-  ['a backend that cannot serve', ['--backend', 'sm90'], 1, 'ERR_BACKEND'],
+  ['a backend that cannot serve', ['--backend', 'sm90', '--device', 'cpu'], 1, 'ERR_BACKEND'],
 ])('%s is said before any work', (_, args, code, text) => {
   const device = args.includes('--device') ? [] : ['--device', here.toString()];
   const { status, stdout, stderr } = bench(...args, ...device);

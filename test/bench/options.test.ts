@@ -123,7 +123,7 @@ describe('bad input', () => {
     ['lists of a file that is not named', { lists: 'file' }, 'ERR_ARGUMENT'],
     ['a file for lists that are made', { lists: 'random', listsFile: 'x.npy' }, 'ERR_ARGUMENT'],
     ['lists that only an operation makes', { lists: 'selected' }, 'ERR_ARGUMENT'],
-    ['a backend that is not there yet', { backend: 'sm90' }, 'ERR_BACKEND'],
+    ['a backend that does not serve the device', { backend: 'sm90', device: 'cpu' }, 'ERR_BACKEND'],
     ['an unknown backend', { backend: 'tpu' }, 'ERR_ARGUMENT'],
     ['an unknown device', { device: 'tpu' }, 'ERR_DEVICE'],
     ['a GPU that is not there', { device: 'cuda:99' }, 'ERR_DEVICE'],
