@@ -1,11 +1,9 @@
 #include <cmath>
 
-#include "cuda/chain.h"
 #include "cuda/check.h"
 #include "cuda/coarse_scores.cuh"
 #include "cuda/coarse_tensor.cuh"
 #include "cuda/kernel_attributes.h"
-#include "cuda/ptx/dependent_launch.h"
 
 // Two kernels. The first goes through the keys for some queries: it makes the gradients of the scores, leaves them in
 // memory, and sums dq. The second goes through the queries for some keys and sums dk and dv; half of a block's warps
@@ -61,7 +59,6 @@ __device__ __forceinline__ float dot(const float* x, const float* y, int column)
 // is room for one step's values and one step's keys: the next ones of either come while it is busy with the other.
 template <int D, int kGroups>
 __global__ void __launch_bounds__(kThreads, 1) coarse_dq(const __grid_constant__ BackwardArgs p) {
-  ptx::join_chain();
   constexpr int kRowWarps = kThreads / 32 / kGroups, kRows = kWarpRows * kRowWarps, kGroupThreads = 32 * kRowWarps;
   constexpr int kKeys = kStepKeys / kGroups, kSteps = kKeys / 8;  // of a group
   static_assert((kGroups - 1) * kGroupThreads * (D / 2) <= 2 * kStepKeys * kPitch<D>, "sums fit values and keys");
@@ -167,7 +164,6 @@ __global__ void __launch_bounds__(kThreads, 1) coarse_dq(const __grid_constant__
 // time; output gradients and queries through two stages of shared memory, a step ahead.
 template <int D, int kGroups>
 __global__ void __launch_bounds__(kThreads, 1) coarse_dk_dv(const __grid_constant__ BackwardArgs p) {
-  ptx::join_chain();
   constexpr int kRowWarps = kThreads / 64 / kGroups, kRows = kWarpRows * kRowWarps, kPartThreads = 32 * kRowWarps;
   constexpr int kQueries = kStepQueries / kGroups, kSteps = kQueries / 8;  // of a group
   constexpr int kOperand = kStepQueries * kPitch<D>;
@@ -268,7 +264,8 @@ void launch_dq(BackwardArgs args, const Launch& on) {
   const int64_t blocks = int64_t{args.key_heads} * args.heads_each * args.blocks;
   VSA_CHECK(blocks <= INT32_MAX, "too many query tiles for a launch");
   allow_shared_memory(coarse_dq<D, kGroups>, kShared, "coarse_dq");
-  launch_in_chain(coarse_dq<D, kGroups>, "coarse_dq", on, static_cast<unsigned>(blocks), kThreads, kShared, args);
+  coarse_dq<D, kGroups><<<static_cast<unsigned>(blocks), kThreads, kShared, on.stream>>>(args);
+  check_launch("coarse_dq");
 }
 
 template <int D, int kGroups>
@@ -278,7 +275,8 @@ void launch_dk_dv(BackwardArgs args, const Launch& on) {
   const int64_t blocks = int64_t{args.key_heads} * args.blocks;
   VSA_CHECK(blocks <= INT32_MAX, "too many key tiles for a launch");
   allow_shared_memory(coarse_dk_dv<D, kGroups>, kShared, "coarse_dk_dv");
-  launch_in_chain(coarse_dk_dv<D, kGroups>, "coarse_dk_dv", on, static_cast<unsigned>(blocks), kThreads, kShared, args);
+  coarse_dk_dv<D, kGroups><<<static_cast<unsigned>(blocks), kThreads, kShared, on.stream>>>(args);
+  check_launch("coarse_dk_dv");
 }
 
 template <int D>

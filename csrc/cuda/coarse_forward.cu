@@ -1,11 +1,9 @@
 #include <cmath>
 
-#include "cuda/chain.h"
 #include "cuda/check.h"
 #include "cuda/coarse_scores.cuh"
 #include "cuda/coarse_tensor.cuh"
 #include "cuda/kernel_attributes.h"
-#include "cuda/ptx/dependent_launch.h"
 
 // Softmax over rows of scores that lie in memory, and its product with the values. A block has the rows of a few warps;
 // several groups of warps have the same rows and share out the keys of every step, each with an online softmax of its
@@ -70,7 +68,6 @@ __device__ __forceinline__ void softmax_step(float (&s)[kSteps][4], int left, St
 
 template <int D, int kGroups>
 __global__ void __launch_bounds__(kThreads, 1) coarse_forward(const __grid_constant__ ForwardArgs p) {
-  ptx::join_chain();
   constexpr int kRowWarps = kThreads / 32 / kGroups, kRows = kWarpRows * kRowWarps, kGroupThreads = 32 * kRowWarps;
   constexpr int kKeys = kStepKeys / kGroups, kSteps = kKeys / 8;  // of a group
   constexpr int kStage = kStepKeys * kPitch<D>;
@@ -186,8 +183,8 @@ void launch_as(ForwardArgs args, int64_t heads, const Launch& on) {
   const int64_t blocks = heads * args.row_blocks;
   VSA_CHECK(blocks <= INT32_MAX, "too many query tiles for a launch");
   allow_shared_memory(coarse_forward<D, kGroups>, kShared, "coarse_forward");
-  launch_in_chain(coarse_forward<D, kGroups>, "coarse_forward", on, static_cast<unsigned>(blocks), kThreads, kShared,
-                  args);
+  coarse_forward<D, kGroups><<<static_cast<unsigned>(blocks), kThreads, kShared, on.stream>>>(args);
+  check_launch("coarse_forward");
 }
 
 template <int D>

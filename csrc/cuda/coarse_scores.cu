@@ -1,8 +1,6 @@
-#include "cuda/chain.h"
 #include "cuda/check.h"
 #include "cuda/coarse_scores.cuh"
 #include "cuda/kernel_attributes.h"
-#include "cuda/ptx/dependent_launch.h"
 #include "cuda/selection_scores.cuh"
 
 namespace vsa::cuda::coarse {
@@ -20,7 +18,6 @@ struct Args {
 
 template <class S>
 __global__ void __launch_bounds__(S::kThreads, S::kBlocks) coarse_scores(const __grid_constant__ Args a) {
-  ptx::join_chain();
   extern __shared__ float4 shared_memory[];
   const int row_block = static_cast<int>(blockIdx.x) / a.column_blocks, index = row_block / a.row_blocks;
   const int head = a.first_head + index, b = head / a.H, h = head - b * a.H, Hkv = a.H / a.group;
@@ -46,7 +43,8 @@ void launch_as(Args a, int64_t heads, const Launch& on) {
   VSA_CHECK(blocks <= INT32_MAX, "too many tiles for a launch");
   allow_shared_memory(coarse_scores<S>, S::kSharedBytes, "coarse_scores");
   prefer_shared_memory(coarse_scores<S>, "coarse_scores");
-  launch_in_chain(coarse_scores<S>, "coarse_scores", on, static_cast<unsigned>(blocks), S::kThreads, S::kSharedBytes, a);
+  coarse_scores<S><<<static_cast<unsigned>(blocks), S::kThreads, S::kSharedBytes, on.stream>>>(a);
+  check_launch("coarse_scores");
 }
 
 template <class Coarse>

@@ -1,7 +1,5 @@
-#include "cuda/chain.h"
 #include "cuda/check.h"
 #include "cuda/launch.h"
-#include "cuda/ptx/dependent_launch.h"
 #include "cuda/tile_columns.cuh"
 
 // The coarse row that all tokens of a tile share stays in registers, and so does the sum of its gradient. Bound by
@@ -128,7 +126,6 @@ __device__ __forceinline__ void combine(const Columns& columns, const Part& part
 template <typename T, int V, bool kFineGate>
 __global__ void __launch_bounds__(kThreads, kForwardBlocks<kFineGate>)
     combination_forward(const __grid_constant__ Columns columns, const __grid_constant__ ForwardArgs<T> p) {
-  ptx::join_chain();
   const uint32_t item = blockIdx.x * kThreads + threadIdx.x;
   if (item >= columns.parts) return;
   const Part part = Part::of<V>(columns, item);
@@ -217,7 +214,6 @@ __device__ __forceinline__ Vector<float, V> combine_backward(const Columns& colu
 template <typename T, int V, bool kFineGate, bool kDelta>
 __global__ void __launch_bounds__(kThreads, kBackwardBlocks<kFineGate, kDelta>)
     combination_backward(const __grid_constant__ Columns columns, const __grid_constant__ BackwardArgs<T> p) {
-  ptx::join_chain();
   const uint32_t item = blockIdx.x * kThreads + threadIdx.x;
   if (item >= columns.parts) return;
   const Part part = Part::of<V>(columns, item);
@@ -268,7 +264,8 @@ void launch(const CombinationForward& p, const Launch& on) {
                                   static_cast<const T*>(p.fine_gate), static_cast<T*>(p.output)};
         const auto kernel =
             p.fine_gate != nullptr ? combination_forward<T, vector(), true> : combination_forward<T, vector(), false>;
-        launch_in_chain(kernel, "combination_forward", on, blocks, kThreads, 0, columns, args);
+        kernel<<<blocks, kThreads, 0, on.stream>>>(columns, args);
+        check_launch("combination_forward");
       });
 }
 
@@ -307,7 +304,8 @@ void launch(const CombinationBackward& p, const Launch& on) {
                                                          : combination_backward<T, vector(), kFineGate, false>;
         };
         const auto kernel = p.fine_gate != nullptr ? kernel_of(std::true_type()) : kernel_of(std::false_type());
-        launch_in_chain(kernel, "combination_backward", on, blocks, kThreads, 0, columns, args);
+        kernel<<<blocks, kThreads, 0, on.stream>>>(columns, args);
+        check_launch("combination_backward");
         if (args.delta == nullptr || args.lanes > 0) return;
         const int64_t rows = p.B * columns.layout.rows * p.H;
         combination_delta<T><<<blocks_of(rows, kDeltaThreads / 32), kDeltaThreads, 0, on.stream>>>(

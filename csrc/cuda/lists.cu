@@ -88,9 +88,9 @@ struct ColumnLists {
   int begins[kListColumns];
 };
 
-// Where the block's columns begin, to shared memory and, a column a lane of the first warp, to the offsets. `before`: of
-// each thread, entries of the head's columns ahead of `first`; their sum over the block counts. `count(column of the
-// block)` is called by the first warp, when all threads have come here.
+// Tells where the block's columns begin: in shared memory, and in the offsets. `before`: entries of the head's columns
+// ahead of `first`, a share of them from every thread. count(column of the block) is called when all threads have come
+// here.
 template <int kBlockWarps, typename Count>
 __device__ __forceinline__ void begin_columns(const TransposeArgs& p, ColumnLists<kBlockWarps>& shared, int head,
                                               int first, int before, const Count& count) {
@@ -166,8 +166,8 @@ __global__ void __launch_bounds__(kThreads) transpose_lists(TransposeArgs p) {
   }
 }
 
-// The whole transpose in one kernel, for small lists of up to kListRows rows: a block reads all lists of its head, keeps
-// the bits of its own columns, and counts the entries of those before.
+// The whole transpose in one kernel, for small lists of up to kListRows rows: a block reads all lists of its head,
+// keeps the bits of its own columns, and counts the entries of those before.
 constexpr int kSmallThreads = 512;
 constexpr int kRowsInFlight = 4;  // of a warp
 
@@ -201,7 +201,9 @@ __global__ void __launch_bounds__(kSmallThreads, 1) transpose_small(TransposeArg
       for (int k = 0; k < kRowsInFlight; ++k) {
         const int at = __shfl_sync(kWarp, begins, i + k) + lane, end = __shfl_sync(kWarp, ends, i + k);
 #pragma unroll
-        for (int part = 0; part < 2; ++part) columns[k][part] = at + 32 * part < end ? indices[at + 32 * part] : INT32_MAX;
+        for (int part = 0; part < 2; ++part) {
+          columns[k][part] = at + 32 * part < end ? indices[at + 32 * part] : INT32_MAX;
+        }
       }
 #pragma unroll
       for (int k = 0; k < kRowsInFlight; ++k) {

@@ -1,7 +1,5 @@
-#include "cuda/chain.h"
 #include "cuda/check.h"
 #include "cuda/launch.h"
-#include "cuda/ptx/dependent_launch.h"
 #include "cuda/tile_columns.cuh"
 
 // Bound by memory: a row of all heads is read (or written) whole, 16 bytes a thread, with kSlots rows in flight. Every
@@ -50,7 +48,6 @@ template <typename T, int V, int kCount>
 __global__ void __launch_bounds__(kThreads, 1024 / kThreads)
     pooling_forward(const __grid_constant__ ForwardArgs<T, kCount> args) {
   using Tokens = Bits<T, V>;
-  ptx::join_chain();
   int which = 0;
 #pragma unroll
   for (int i = 0; i + 1 < kCount; ++i) which += blockIdx.x >= args.end[i];
@@ -142,8 +139,8 @@ void launch_forward(const PoolingTogether& p, const Launch& on) {
                   args.x[i] = static_cast<const T*>(of(i).x), args.output[i] = of(i).output;
                 }
                 if (blocks == 0) return;
-                launch_in_chain(pooling_forward<T, vector(), kCount>, "pooling_forward", on,
-                                static_cast<uint32_t>(blocks), kThreads, 0, args);
+                pooling_forward<T, vector(), kCount><<<static_cast<uint32_t>(blocks), kThreads, 0, on.stream>>>(args);
+                check_launch("pooling_forward");
               });
 }
 

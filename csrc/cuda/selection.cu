@@ -1,11 +1,9 @@
 #include <algorithm>
 #include <cmath>
 
-#include "cuda/chain.h"
 #include "cuda/check.h"
 #include "cuda/kernel_attributes.h"
 #include "cuda/launch.h"
-#include "cuda/ptx/dependent_launch.h"
 #include "cuda/selection_row.cuh"
 #include "cuda/selection_scores.cuh"
 
@@ -51,7 +49,6 @@ struct Item {
 
 template <class S>
 __global__ void __launch_bounds__(S::kThreads, S::kBlocks) selection_scores(const __grid_constant__ Args a) {
-  ptx::join_chain();
   extern __shared__ float4 shared_memory[];
   const Selection& p = a.p;
   const int index = static_cast<int>(blockIdx.x) / a.column_blocks;
@@ -114,7 +111,6 @@ __device__ __forceinline__ void select_row(const Args& a, int head, int i, const
 // kQuads: quads of ranks in a lane's registers; 0: ranks in shared memory or in scratch.
 template <int kQuads>
 __global__ void __launch_bounds__(32 * kSelectWarps) selection_rows(Args a, int block) {
-  ptx::join_chain();
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   const int row = static_cast<int>(blockIdx.x) * (blockDim.x / 32) + warp;
   const int index = row / block, r = row - index * block;
@@ -158,8 +154,10 @@ template <int kQuads>
 void launch_rows(const Args& a, int block, int warps, int64_t shared_bytes, const Launch& on) {
   allow_shared_memory(selection_rows<kQuads>, static_cast<int>(shared_bytes), "selection_rows");
   const int64_t rows = static_cast<int64_t>(a.items) * block;
-  launch_in_chain(selection_rows<kQuads>, "selection_rows", on, static_cast<uint32_t>((rows + warps - 1) / warps),
-                  32 * warps, static_cast<size_t>(shared_bytes), a, block);
+  selection_rows<kQuads>
+      <<<static_cast<uint32_t>((rows + warps - 1) / warps), 32 * warps, static_cast<size_t>(shared_bytes), on.stream>>>(
+          a, block);
+  check_launch("selection_rows");
 }
 
 template <class S>
@@ -189,8 +187,9 @@ void launch_as(const Selection& p, const Launch& on) {
   for (a.first_item = 0; a.first_item < items; a.first_item += batch) {
     a.items = std::min(batch, items - a.first_item);
     VSA_CHECK(static_cast<int64_t>(a.items) * a.column_blocks <= INT32_MAX, "too many tiles for one launch");
-    launch_in_chain(selection_scores<S>, "selection_scores", on, static_cast<uint32_t>(a.items * a.column_blocks),
-                    S::kThreads, S::kSharedBytes, a);
+    selection_scores<S>
+        <<<static_cast<uint32_t>(a.items * a.column_blocks), S::kThreads, S::kSharedBytes, on.stream>>>(a);
+    check_launch("selection_scores");
     if (a.rank_quads <= 5) {
       launch_rows<5>(a, S::kRows, kSelectWarps, 0, on);
     } else if (a.rank_quads <= 12) {

@@ -2,7 +2,6 @@
 
 #include <cstdint>
 
-#include "cuda/ptx/dependent_launch.h"
 #include "cuda/sm90/fine_forward_groups_producer.cuh"
 #include "cuda/sm90/fine_forward_output.cuh"
 #include "cuda/sm90/fine_forward_step.cuh"
@@ -109,7 +108,6 @@ __global__ void __launch_bounds__(C::kThreads, 1) fine_forward_groups(const __gr
   }
   if (ptx::shared_address(memory) % 1024 != 0) __trap();  // the swizzle counts on it
   __syncthreads();
-  ptx::join_chain();
 
   const int warp = __shfl_sync(~0u, thread / 32, 0), warpgroup = warp / 4;
   if (warpgroup == 0) {

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "cuda/chain.h"
+#include "cuda/check.h"
 #include "cuda/kernel_attributes.h"
 #include "cuda/launch.h"
 #include "cuda/sm90/fine_forward_groups.cuh"
@@ -19,7 +19,9 @@ template <typename Kernel>
 void launch_persistent(Kernel kernel, int threads, int shared, const FineForwardArgs& args, const Launch& on) {
   allow_shared_memory(kernel, shared, "fine_forward");
   const int blocks = std::min(on.sm_count, args.groups * args.parts);
-  launch_in_chain(kernel, "fine_forward", on, static_cast<unsigned>(blocks), threads, static_cast<size_t>(shared), args);
+  kernel<<<static_cast<unsigned>(blocks), static_cast<unsigned>(threads), static_cast<size_t>(shared), on.stream>>>(
+      args);
+  check_launch("fine_forward");
 }
 
 template <typename T, typename C>

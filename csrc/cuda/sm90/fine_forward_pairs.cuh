@@ -1,6 +1,5 @@
 #pragma once
 
-#include "cuda/ptx/dependent_launch.h"
 #include "cuda/sm90/fine_forward_pairs_consumer.cuh"
 #include "cuda/sm90/fine_forward_pairs_producer.cuh"
 #include "cuda/sm90/ptx/registers.h"
@@ -35,7 +34,6 @@ __global__ void __launch_bounds__(C::kThreads, 1) fine_forward_pairs(const __gri
   }
   if (ptx::shared_address(memory) % 1024 != 0) __trap();  // the swizzle counts on it
   __syncthreads();
-  ptx::join_chain();
 
   const int warp = __shfl_sync(~0u, thread / 32, 0), warpgroup = warp / 4;
   if (warpgroup == 0) {

@@ -2,7 +2,6 @@
 
 #include <cstdint>
 
-#include "cuda/ptx/dependent_launch.h"
 #include "cuda/sm90/fine_forward_args.cuh"
 
 namespace vsa::cuda::sm90 {
@@ -162,7 +161,6 @@ __device__ __forceinline__ void clean_tile(const MergeArgs& p, int32_t index) {
 template <int kMembers>
 __global__ void __launch_bounds__(32 * kMergeWarps) merge_lists(const __grid_constant__ MergeArgs p) {
   extern __shared__ uint32_t merge_rows[];
-  ptx::join_chain();
   const auto block = static_cast<int32_t>(blockIdx.x);
   if (block >= p.merge_blocks) return clean_tile(p, block - p.merge_blocks);
   const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
