@@ -80,7 +80,7 @@ export interface Native {
   /** For tests: NaN-filled, guarded memory from now on. Returns the guard zones found damaged so far. */
   debugMemory(on: boolean): number;
 
-  /** From here to `endTogether`, operations on a device are parts of one: its number is in lib/attention/together.ts. */
+  /** From here to `endTogether`, operations on a device are parts of one: its number is in together.ts. */
   beginTogether(device: number): void;
   endTogether(device: number, operation: number): void;
 

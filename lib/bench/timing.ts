@@ -48,10 +48,12 @@ const MOST = 400;
 const PATIENCE = 8000;
 const LEAST_OF_SLOW = 5;
 /**
- * ms. `most` where power limits the clock: the limiter answers a heavy load after about 0.8 s by a dip of 0.3 s, and
- * only then settles (H100).
+ * ms. `most` where power may limit the clock: the limiter answers a heavy load after about 0.7 s by a dip of 0.3 s, in
+ * which a call takes a tenth longer, and only then settles (H100, H200).
  */
 const WARM_UP = { cuda: { least: 400, most: 1500 }, cpu: { least: 20, most: 20 } } as const;
+/** Calls that take so long fill a GPU; the clock tells too late that power limits it. ms */
+const HEAVY = 0.2;
 /** Samples queued at once: a GPU's queue holds about a thousand launches, and beyond that calls would block. */
 const CHUNK = 16;
 const CHUNK_MS = 250;
@@ -190,9 +192,10 @@ class Stopwatch {
       signal?.throwIfAborted();
       const count = Math.max(1, Math.min(CHUNK, Math.floor(CHUNK_MS / 2 / this.gpuMs)));
       const samples = Array.from({ length: count }, () => this.#sample());
-      if (until === least && this.#slowedDown()) until = most;
+      const slowed = until === least && this.#slowedDown();
       await this.device.synchronize();
       this.gpuMs = Math.max(1e-4, median(samples.map(({ from, to }) => native().elapsed(from, to))));
+      if (slowed || this.gpuMs >= HEAVY) until = most;
       this.#hostMs = median(samples.map((sample) => sample.hostMs));
     } while (performance.now() - started < until);
     await this.timeFill();
