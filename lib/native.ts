@@ -81,8 +81,8 @@ export interface Native {
   debugMemory(on: boolean): number;
 
   /** From here to `endTogether`, operations on a device are parts of one: its number is in together.ts. */
-  beginTogether(device: number): void;
-  endTogether(device: number, operation: number): void;
+  beginTogether(device: number, operation: number): void;
+  endTogether(device: number): void;
 
   /** A point in the time of a device's queue. */
   mark(device: number): NativeMark;

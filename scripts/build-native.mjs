@@ -3,7 +3,7 @@
 //
 //   node scripts/build-native.mjs [--if-needed]     if needed: unless a compiled or shipped addon loads
 //
-// Environment: VSA_CUDA=AUTO|ON|OFF, VSA_CUDA_ARCHITECTURES=80;90a-real, CMAKE_BUILD_PARALLEL_LEVEL, and what CMake
+// Environment: VSA_CUDA=AUTO|ON|OFF, VSA_CUDA_ARCHITECTURES=80;90a, CMAKE_BUILD_PARALLEL_LEVEL, and what CMake
 // itself reads (CXX, CXXFLAGS, CUDACXX, ...).
 //
 // Why not "cmake-js compile": it configures only once, so that a changed environment or a new commit would go

@@ -91,14 +91,17 @@ async function runAll() {
   const ops = options.ops?.split(',') ?? CHECKED_OPS;
   const unknown = ops.filter((op) => !CHECKED_OPS.includes(op));
   if (unknown.length > 0) throw new Error(`--ops: ${unknown.join(', ')}: not of ${CHECKED_OPS.join(', ')}`);
+  const backends = options.backends.split(',');
+  const strange = backends.filter((backend) => backend !== 'auto' && backend !== 'cuda');
+  if (strange.length > 0) throw new Error(`--backends: ${strange.join(', ')}: wanted auto, cuda or both`);
   const pieces = ops.flatMap((op) =>
-    options.backends
-      .split(',')
+    backends
       .filter((backend) => backend === 'auto' || CHOOSES.has(op))
       .flatMap((backend) =>
         Array.from({ length: PARTS[op] ?? 1 }, (_, part) => `${op}:${part}/${PARTS[op] ?? 1}:${backend}`),
       ),
   );
+  if (pieces.length === 0) throw new Error('--backends cuda: none of --ops has kernels to choose from');
   // The longest first.
   const all = options.tools.split(',').flatMap((tool) => pieces.map((piece) => /** @type {const} */ ([tool, piece])));
   const weight = (/** @type {readonly [string, string]} */ [tool, piece]) =>

@@ -81,18 +81,18 @@ Napi::Value elapsed(const Napi::CallbackInfo& info) {
   return Napi::Number::New(info.Env(), Device::at(to.device).elapsed_ms(*from.mark, *to.mark));
 }
 
-// beginTogether(device)
-Napi::Value begin_together(const Napi::CallbackInfo& info) {
-  device_of(info[0]).begin_together();
+// endTogether(device)
+Napi::Value end_together(const Napi::CallbackInfo& info) {
+  device_of(info[0]).end_together();
   return info.Env().Undefined();
 }
 
-// endTogether(device, which of the operations that have parts)
-Napi::Value end_together(const Napi::CallbackInfo& info) {
+// beginTogether(device, which of the operations that have parts)
+Napi::Value begin_together(const Napi::CallbackInfo& info) {
   constexpr const char* kNames[] = {"videoSparseAttention", "blockSparseAttention", "denseAttention"};
   const uint32_t which = info[1].As<Napi::Number>().Uint32Value();
   VSA_CHECK(which < std::size(kNames), "an operation that has parts was expected");
-  device_of(info[0]).end_together(kNames[which]);
+  device_of(info[0]).begin_together(kNames[which]);
   return info.Env().Undefined();
 }
 

@@ -128,8 +128,8 @@ public:
     enqueue_unbounded([done = std::move(done)] { done(nullptr); });
   }
 
-  void begin_together() override {}
-  void end_together(const char*) override {}
+  void begin_together(const char*) override {}
+  void end_together() override {}
   std::shared_ptr<Mark> mark() override {
     auto mark = std::make_shared<TimeMark>();
     enqueue([mark] { mark->at = Clock::now().time_since_epoch().count(); });

@@ -306,21 +306,25 @@ void CudaDevice::launch(Call call) {
     if (recorded) {
       capture_->keep(call);
     } else {
-      together_ > 0 ? progress_->pass(name_of(call.operation)) : progress_->mark(name_of(call.operation), stream);
+      if (together_ == 0) {
+        progress_->mark(name_of(call.operation), stream);
+      } else {
+        progress_->part(together_name_, stream);
+      }
       if (trace_ != nullptr) trace_->add(name_of(call.operation), stream);
     }
   });
 }
 
-void CudaDevice::begin_together() {
+void CudaDevice::begin_together(const char* name) {
   const std::lock_guard lock(mutex_);
-  ++together_;
+  if (together_++ == 0) together_name_ = name;
 }
 
-void CudaDevice::end_together(const char* name) {
+void CudaDevice::end_together() {
   const std::lock_guard lock(mutex_);
-  if (--together_ > 0 || !progress_->passed() || lost_ != nullptr) return;
-  enter([&] { progress_->mark(name, stream_); });
+  if (--together_ > 0 || !progress_->has_parts() || lost_ != nullptr) return;
+  enter([&] { progress_->mark(together_name_, stream_); });
 }
 
 std::shared_ptr<Storage> CudaDevice::borrow(uint64_t address, int64_t bytes) {

@@ -36,8 +36,8 @@ public:
              bool fresh) override;
   void read(const std::shared_ptr<Storage>& storage, int64_t offset, int64_t bytes, Take take, Done done) override;
   void when_idle(Done done) override;
-  void begin_together() override;
-  void end_together(const char* name) override;
+  void begin_together(const char* name) override;
+  void end_together() override;
   std::shared_ptr<Mark> mark() override;
   double elapsed_ms(const Mark& from, const Mark& to) override;
   void begin_trace() override;
@@ -99,6 +99,7 @@ private:
   std::exception_ptr lost_;  // the error of every later call, once the context is lost
   uint64_t lists_made_ = 0;
   int together_ = 0;  // begun and not ended
+  const char* together_name_ = nullptr;
   std::unique_ptr<Trace> trace_;
   std::shared_ptr<Storage> flushed_;  // memory larger than the L2 cache, once it was asked for
   std::unique_ptr<Staging> staging_;

@@ -24,20 +24,21 @@ Progress::Progress() {
 
 void Progress::mark(const char* name, cudaStream_t stream) {
   names_[++issued_ % kNames] = name;
-  passed_ = false;
+  parts_ = 0;
   const CUresult result = reinterpret_cast<PFN_cuStreamWriteValue32_v11070>(write_value_)(
       stream, finished_on_device_, issued_, CU_STREAM_WRITE_VALUE_DEFAULT);
   if (result != CUDA_SUCCESS) check(static_cast<cudaError_t>(result), "cuStreamWriteValue32");
 }
 
-void Progress::pass(const char* name) {
+void Progress::part(const char* name, cudaStream_t stream) {
+  if (parts_ == kMostParts) return mark(name, stream);
   names_[(issued_ + 1) % kNames] = name;
-  passed_ = true;
+  ++parts_;
 }
 
 const char* Progress::running() const {
   const uint32_t finished = *finished_;
-  if ((finished == issued_ && !passed_) || issued_ - finished > kNames) return nullptr;
+  if ((finished == issued_ && parts_ == 0) || issued_ - finished > kNames) return nullptr;
   return names_[(finished + 1) % kNames];
 }
 

@@ -16,10 +16,11 @@ public:
 
   // Counts an operation whose kernels are now on the stream; `name` is a literal.
   void mark(const char* name, cudaStream_t stream);
-  // The same for a part of an operation, whose mark will follow: nothing for the stream to do.
-  void pass(const char* name);
+  // The same for a part of an operation of that name, whose mark will follow: nothing for the stream to do. But for
+  // every so many, in case none follows: a thread may be stopped between the parts.
+  void part(const char* name, cudaStream_t stream);
   // Whether parts wait for a mark.
-  bool passed() const { return passed_; }
+  bool has_parts() const { return parts_ > 0; }
   // The number that the next mark gets.
   uint32_t next() const { return issued_ + 1; }
   // Whether the operation of a number is known to have run.
@@ -29,10 +30,11 @@ public:
 
 private:
   static constexpr uint32_t kNames = 4096;  // operations that may be waiting and still be known by name
+  static constexpr uint32_t kMostParts = 16;
 
   const char* names_[kNames] = {};
   uint32_t issued_ = 0;
-  bool passed_ = false;  // something was launched since; the next name is its
+  uint32_t parts_ = 0;                     // launched since; the next name is theirs
   volatile uint32_t* finished_ = nullptr;  // pinned; the stream writes it
   unsigned long long finished_on_device_ = 0;
   void* write_value_ = nullptr;  // cuStreamWriteValue32

@@ -75,10 +75,10 @@ public:
   void synchronize();
 
   // Between the two, operations are parts of one that the caller knows by a name (a literal): errors tell that name,
-  // and it costs what one costs to follow how far the queue is. Pairs may nest, and what another thread queues
-  // meanwhile counts as a part too: only errors and the reuse of memory for verdicts hang on it.
-  virtual void begin_together() = 0;
-  virtual void end_together(const char* name) = 0;
+  // and it costs what one costs to follow how far the queue is. Pairs may nest, the outermost names it, and what
+  // another thread queues meanwhile counts as a part too: only errors and the reuse of memory for verdicts hang on it.
+  virtual void begin_together(const char* name) = 0;
+  virtual void end_together() = 0;
 
   // When the queue gets there. elapsed() is for marks that it has passed: after synchronize().
   virtual std::shared_ptr<Mark> mark() = 0;

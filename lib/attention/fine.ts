@@ -214,7 +214,7 @@ function backward(
 ): { q: Tensor; k: Tensor; v: Tensor } {
   checkSaved(operation, saved, FineSaved);
   const doutput = checkGradient(grads, saved.output);
-  // Beside the gradients, the transpose of the lists, the first time.
+  // The transpose of the lists, and the gradients.
   const run = () => fineBackward(saved, doutput, saved.call);
   return tidy(() => together(saved.q.device, operation, run));
 }

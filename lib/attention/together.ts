@@ -10,10 +10,10 @@ const OPERATIONS = { videoSparseAttention: 0, blockSparseAttention: 1, denseAtte
  */
 export function together<T>(device: Device, operation: keyof typeof OPERATIONS, parts: () => T): T {
   if (device.type === 'cpu') return parts();
-  native().beginTogether(device.number);
+  native().beginTogether(device.number, OPERATIONS[operation]);
   try {
     return parts();
   } finally {
-    native().endTogether(device.number, OPERATIONS[operation]);
+    native().endTogether(device.number);
   }
 }

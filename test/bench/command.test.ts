@@ -138,7 +138,7 @@ test('Ctrl-C: finished rows are printed and written, exit 130', async () => {
   child.stdout.on('data', (chunk: Buffer) => (stdout += chunk.toString()));
   child.stderr.on('data', (chunk: Buffer) => (stderr += chunk.toString()));
   const written = join(folder, 'rows.jsonl');
-  for (let tries = 0; !(existsSync(written) && readFileSync(written, 'utf8').endsWith('\n')) && tries < 3000; tries++) {
+  for (let tries = 0; !(existsSync(written) && readFileSync(written, 'utf8').endsWith('\n')) && tries < 2000; tries++) {
     await new Promise((resume) => setTimeout(resume, 20));
   }
   // Now in the middle of the second.

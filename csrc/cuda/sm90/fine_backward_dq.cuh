@@ -1,8 +1,8 @@
 #pragma once
 
+#include "cuda/ptx/dependent_launch.h"
 #include "cuda/sm90/fine_backward_stream.cuh"
 #include "cuda/sm90/fine_backward_tile.cuh"
-#include "cuda/ptx/dependent_launch.h"
 #include "cuda/sm90/ptx/registers.h"
 
 namespace vsa::cuda::sm90::fine_backward {

@@ -2,9 +2,9 @@
 
 #include <cmath>
 
+#include "cuda/ptx/dependent_launch.h"
 #include "cuda/sm90/fine_backward_plan.cuh"
 #include "cuda/sm90/fine_backward_tile.cuh"
-#include "cuda/ptx/dependent_launch.h"
 
 namespace vsa::cuda::sm90::fine_backward {
 
@@ -23,7 +23,7 @@ struct PrepareBlocks {
 template <typename T, int D>
 __device__ __forceinline__ void prepare_rows(const Args& p, int32_t block) {
   constexpr int kHeads = kRowHeads<D>, kRows = kHeads * kTileVolume;
-  constexpr int kLanes = D / 8;  // that share a row, 16 bytes each
+  constexpr int kLanes = D / 8;                                    // that share a row, 16 bytes each
   constexpr int kRound = kPrepareThreads / kLanes, kInFlight = 4;  // rows of a round; rounds that are loaded at once
   static_assert(kRows <= kPrepareThreads && kRows % (kRound * kInFlight) == 0);
   __shared__ float sums[kRows];
