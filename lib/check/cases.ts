@@ -102,6 +102,11 @@ const ATTENTION: AttentionCase = {
 };
 const DENSE: AttentionCase = { ...ATTENTION, grid: { tokens: [3, 5, 7], tile: CUBES } };
 const BLOCK_SPARSE: BlockSparseCase = { ...ATTENTION, lists: 'unequal' };
+/** So many query tiles choose one key tile that its list in the transpose is worth splitting (and their own). */
+const HUB: Variant<BlockSparseCase> = {
+  ...{ name: 'a key tile of 64 query tiles', heads: 1, kvHeads: 1, grid: { tokens: [4, 16, 64], tile: CUBES } },
+  lists: Array.from({ length: 64 }, (_, tile) => (tile === 0 ? [0] : [0, tile])),
+};
 const VSA: VsaCase = { ...ATTENTION, choice: { topK: 3 }, coarse: 'gate', fineGate: true };
 
 const BLOCK_SPARSE_VARIANTS: readonly Variant<BlockSparseCase>[] = [
@@ -113,6 +118,12 @@ const BLOCK_SPARSE_VARIANTS: readonly Variant<BlockSparseCase>[] = [
     ...[...HEADS, ...GRIDS, ...CROSS],
     { name: 'scale 0.3', scale: 0.3 },
   ]),
+  ...[64, 128].map((headDim) => ({
+    ...HUB,
+    name: `${HUB.name}, bfloat16, D ${headDim}`,
+    headDim,
+    dtype: 'bfloat16' as const,
+  })),
 ];
 
 const DENSE_VARIANTS: readonly Variant<AttentionCase>[] = [
