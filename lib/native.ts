@@ -52,6 +52,34 @@ interface Tokens {
   order: number;
 }
 
+/** Inputs and outputs of coarse attention, which its backward takes as inputs. */
+interface CoarseTensors extends KeyDims {
+  Nq: number;
+  Nk: number;
+  scale: number;
+  q: Handle;
+  k: Handle;
+  v: Handle;
+  /** [B, H, Nq, Nk rounded up to a multiple of 4]: scale * dot(q, k), where they are there already. */
+  scores?: Handle | undefined;
+  output: Handle;
+  lse: Handle;
+}
+/** The same of fine attention. */
+interface FineTensors extends KeyDims, Tokens {
+  qGrid: NativeGrid;
+  kvGrid: NativeGrid;
+  scale: number;
+  lists: NativeLists | undefined;
+  q: Handle;
+  k: Handle;
+  v: Handle;
+  output: Handle;
+  lse: Handle;
+  /** 0 the fastest that take the problem, 1 portable ones, 2 Hopper's own. */
+  kernels: number;
+}
+
 /**
  * Every operation puts its work on the queue of the device that its memory is on, and returns at once. Outputs are made
  * by the caller. Devices are numbers: -1 is the CPU, 0 and up are GPUs.
@@ -120,38 +148,8 @@ export interface Native {
   /** q, then of keys what there is: k, or k and v. */
   poolingTogether(p: KeyDims & Tokens & { qGrid: NativeGrid; kvGrid: NativeGrid; x: Handle[]; output: Handle[] }): void;
   poolingBackward(p: Dims & Tokens & { grid: NativeGrid; doutput: Handle; dx: Handle }): void;
-  coarseForward(
-    p: KeyDims & {
-      Nq: number;
-      Nk: number;
-      scale: number;
-      q: Handle;
-      k: Handle;
-      v: Handle;
-      /** [B, H, Nq, Nk rounded up to a multiple of 4]: scale * dot(q, k), where they are there already. */
-      scores?: Handle | undefined;
-      output: Handle;
-      lse: Handle;
-    },
-  ): void;
-  coarseBackward(
-    p: KeyDims & {
-      Nq: number;
-      Nk: number;
-      scale: number;
-      q: Handle;
-      k: Handle;
-      v: Handle;
-      /** As in the forward. */
-      scores?: Handle | undefined;
-      output: Handle;
-      lse: Handle;
-      doutput: Handle;
-      dq: Handle;
-      dk: Handle;
-      dv: Handle;
-    },
-  ): void;
+  coarseForward(p: CoarseTensors): void;
+  coarseBackward(p: CoarseTensors & { doutput: Handle; dq: Handle; dk: Handle; dv: Handle }): void;
   selection(
     p: KeyDims & {
       Nq: number;
@@ -190,51 +188,28 @@ export interface Native {
     bits: Handle;
   }): void;
   fineForward(
-    p: KeyDims &
-      Tokens & {
-        qGrid: NativeGrid;
-        kvGrid: NativeGrid;
-        scale: number;
-        lists: NativeLists | undefined;
-        q: Handle;
-        k: Handle;
-        v: Handle;
-        output: Handle;
-        lse: Handle;
-        /** 0 the fastest that take the problem, 1 portable ones, 2 Hopper's own. */
-        kernels: number;
-        /** The gated combination of output, where one is wanted. */
-        combined?: Handle | undefined;
-        coarse?: Handle | undefined;
-        coarseGate?: Handle | undefined;
-        fineGate?: Handle | undefined;
-      },
+    p: FineTensors & {
+      /** The gated combination of output, where one is wanted. */
+      combined?: Handle | undefined;
+      coarse?: Handle | undefined;
+      coarseGate?: Handle | undefined;
+      fineGate?: Handle | undefined;
+    },
   ): void;
   fineBackward(
-    p: KeyDims &
-      Tokens & {
-        qGrid: NativeGrid;
-        kvGrid: NativeGrid;
-        scale: number;
-        lists: NativeLists | undefined;
-        transposed: NativeLists | undefined;
-        q: Handle;
-        k: Handle;
-        v: Handle;
-        output: Handle;
-        lse: Handle;
-        doutput: Handle;
-        kernels: number;
-        dqPooled?: Handle | undefined;
-        dkPooled?: Handle | undefined;
-        dvPooled?: Handle | undefined;
-        delta: Handle;
-        /** combinationBackward has made delta; else it is workspace. */
-        deltaReady: boolean;
-        dq: Handle;
-        dk: Handle;
-        dv: Handle;
-      },
+    p: FineTensors & {
+      transposed: NativeLists | undefined;
+      doutput: Handle;
+      dqPooled?: Handle | undefined;
+      dkPooled?: Handle | undefined;
+      dvPooled?: Handle | undefined;
+      delta: Handle;
+      /** combinationBackward has made delta; else it is workspace. */
+      deltaReady: boolean;
+      dq: Handle;
+      dk: Handle;
+      dv: Handle;
+    },
   ): void;
   combinationForward(
     p: Dims &

@@ -15,8 +15,7 @@ struct Clusters {
 
 // Launches a kernel that begins with ptx::join_chain(), or calls its parts itself. On Hopper its blocks may then come
 // before the kernel ahead of it on the stream has ended, and wait for that, whatever it is, before they touch memory:
-// that hides the time from one to the next. Not for kernels that would spread a block or two over every SM: early
-// blocks crowd where there is room, and stay there (sm90/NOTES.md has what it cost the forward).
+// that hides the time from one to the next. The backward gains by it, the forward does not (sm90/NOTES.md).
 template <typename... Parameters, typename... Arguments>
 void launch_in_chain(void (*kernel)(Parameters...), const char* name, const Launch& on, const Clusters& grid,
                      int threads, size_t shared, const Arguments&... arguments) {

@@ -8,8 +8,7 @@ namespace vsa::cuda {
 
 // How far a stream has come, read on the host without asking CUDA: after every operation the stream writes its number
 // into pinned memory. So a fault can be traced to the operation that was running, when CUDA itself says nothing any
-// more. A number costs the stream some microseconds; operations that are parts of one share one. Under the device's
-// lock.
+// more. A number costs the stream up to 2 us; operations that are parts of one share one. Under the device's lock.
 class Progress {
 public:
   Progress();

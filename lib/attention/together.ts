@@ -6,7 +6,7 @@ const OPERATIONS = { videoSparseAttention: 0, blockSparseAttention: 1, denseAtte
 
 /**
  * @internal Runs the parts of an operation. A GPU is told that they are one: then a fault is reported by the name that
- * the caller knows, and the stream keeps count of them once, not part by part, which costs it a few microseconds each.
+ * the caller knows, and the stream keeps count of them once, not part by part, which costs it up to 2 us each.
  */
 export function together<T>(device: Device, operation: keyof typeof OPERATIONS, parts: () => T): T {
   if (device.type === 'cpu') return parts();

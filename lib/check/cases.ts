@@ -102,7 +102,7 @@ const ATTENTION: AttentionCase = {
 };
 const DENSE: AttentionCase = { ...ATTENTION, grid: { tokens: [3, 5, 7], tile: CUBES } };
 const BLOCK_SPARSE: BlockSparseCase = { ...ATTENTION, lists: 'unequal' };
-/** So many query tiles choose one key tile that its list in the transpose is worth splitting (and their own). */
+/** So many query tiles choose one key tile that its list in the transpose is worth splitting; and their own. */
 const HUB: Variant<BlockSparseCase> = {
   ...{ name: 'a key tile of 64 query tiles', heads: 1, kvHeads: 1, grid: { tokens: [4, 16, 64], tile: CUBES } },
   lists: Array.from({ length: 64 }, (_, tile) => (tile === 0 ? [0] : [0, tile])),
