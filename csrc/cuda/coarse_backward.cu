@@ -4,6 +4,7 @@
 #include "cuda/coarse_scores.cuh"
 #include "cuda/coarse_tensor.cuh"
 #include "cuda/kernel_attributes.h"
+#include "cuda/ptx/cp_async.h"
 
 // Two kernels. The first goes through the keys for some queries: it makes the gradients of the scores, leaves them in
 // memory, and sums dq. The second goes through the queries for some keys and sums dk and dv; half of a block's warps
@@ -55,122 +56,207 @@ __device__ __forceinline__ float dot(const float* x, const float* y, int column)
   return sum + __shfl_xor_sync(~0u, sum, 2);
 }
 
-// A block has the rows of a few warps; groups of warps have the same rows and share out the keys of every step. There
-// is room for one step's values and one step's keys: the next ones of either come while it is busy with the other.
+// Columns of the panels that values and keys pass through shared memory in: two panels and all columns of the gradients
+// have to fit into what a block may have on every GPU.
+template <int D>
+inline constexpr int kPanelColumns = D % 64 == 0 ? 64 : 32;
+
+template <int D>
+struct DqShared {
+  static constexpr int kMostRows = 64;
+  using Gradients = Matrix<kMostRows, D>;
+  using Panel = Matrix<kStepKeys, kPanelColumns<D>>;
+  alignas(128) unsigned char gradients[Gradients::kBytes];
+  alignas(128) unsigned char panels[2][Panel::kBytes];
+  float lse[kMostRows], delta[kMostRows];  // of the rows
+  // What is needed once a step: scores and their gradients from the first row on, and how many rows exist.
+  const float* scores;
+  float* dscores;
+  int rows;
+};
+
+// A block has the rows of a few warps; groups of warps have the same rows and share out the keys of every step. A step
+// is the panels of the values, then those of the keys; while all are busy with one, the next comes.
 template <int D, int kGroups>
 __global__ void __launch_bounds__(kThreads, 1) coarse_dq(const __grid_constant__ BackwardArgs p) {
   constexpr int kRowWarps = kThreads / 32 / kGroups, kRows = kWarpRows * kRowWarps, kGroupThreads = 32 * kRowWarps;
   constexpr int kKeys = kStepKeys / kGroups, kSteps = kKeys / 8;  // of a group
-  static_assert((kGroups - 1) * kGroupThreads * (D / 2) <= 2 * kStepKeys * kPitch<D>, "sums fit values and keys");
-  extern __shared__ float4 memory[];
-  float* const values = reinterpret_cast<float*>(memory);
-  float* const keys = values + kStepKeys * kPitch<D>;
-  float* const gradients = keys + kStepKeys * kPitch<D>;
+  using Shared = DqShared<D>;
+  using Gradients = typename Shared::Gradients;
+  using Panel = typename Shared::Panel;
+  constexpr int kPanels = D / Panel::kColumns;
+  static_assert((kGroups - 1) * kGroupThreads * (D / 2) * 4 <= sizeof(Shared), "sums fit");
+  extern __shared__ __align__(128) unsigned char memory[];
+  auto& shared = *reinterpret_cast<Shared*>(memory);
 
-  const int index = static_cast<int>(blockIdx.x) / p.blocks, head = p.first_head + index;
-  const int b = head / p.H, h = head - b * p.H, Hkv = p.H / p.group;
-  const int thread = threadIdx.x % kGroupThreads, group = threadIdx.x / kGroupThreads;
+  const int thread = threadIdx.x % kGroupThreads, group = threadIdx.x / kGroupThreads, warp = thread / 32;
   const Lane lane;
-  const int first_row = (static_cast<int>(blockIdx.x) - index * p.blocks) * kRows;  // of the portion
-  const int warp_row = thread / 32 * kWarpRows, row = first_row + warp_row;
-  const int64_t key_head = (int64_t{b} * p.Nk * Hkv + h / p.group) * D, key_stride = int64_t{Hkv} * D;
-  const int64_t query_head = (int64_t{b} * p.Nq * p.H + h) * D, query_stride = int64_t{p.H} * D;
+  const int64_t key_stride = int64_t{p.H / p.group} * D, query_stride = int64_t{p.H} * D;
+  const int steps = (p.Nk + kStepKeys - 1) / kStepKeys;
 
-  const auto load_values = [&](int step) {
-    copy_rows<D, kStepKeys, kThreads>(values, p.v + key_head, key_stride, step * kStepKeys, p.Nk, threadIdx.x);
-    ptx::cp_async_commit();
-  };
-  const auto load_keys = [&](int step) {
-    copy_rows<D, kStepKeys, kThreads>(keys, p.k + key_head, key_stride, step * kStepKeys, p.Nk, threadIdx.x);
-    ptx::cp_async_commit();
-  };
-  const auto meet = [&] {
-    ptx::cp_async_wait<0>();
-    __syncthreads();
-  };
-
-  copy_rows<D, kRows, kThreads>(gradients, p.doutput + query_head + p.first_row * query_stride, query_stride, first_row,
-                                p.rows, threadIdx.x);
-  load_values(0);
-  int score_row[2];  // in floats
-  float lse[2], delta[2];
+  int64_t key_head;
+  {
+    const Queries queries(p.H, p.first_head, p.blocks, kRows, warp);
+    key_head = queries.b * p.Nk * key_stride + queries.h / p.group * D;
+    const int64_t head = (int64_t{queries.b} * p.Nq + p.first_row) * query_stride + queries.h * D;
 #pragma unroll
-  for (int r = 0; r < 2; ++r) {
-    const int at = min(row + lane.row + 8 * r, p.rows - 1);
-    score_row[r] = at * p.scores.row_stride + 2 * lane.column;
-    lse[r] = subtrahend(p.lse[int64_t{head} * p.Nq + p.first_row + at]);
-    const int64_t query = query_head + (p.first_row + at) * query_stride;
-    delta[r] = dot<D>(p.output + query, p.doutput + query, lane.column);
+    for (int r = 0; r < 2; ++r) {
+      const int row = lane.row + 8 * r, at = min(queries.first + row, p.rows - 1);
+      const float delta =
+          dot<D>(p.output + head + at * query_stride, p.doutput + head + at * query_stride, lane.column);
+      if (group > 0 || lane.column > 0) continue;
+      shared.lse[warp * kWarpRows + row] = subtrahend(p.lse[int64_t{queries.head} * p.Nq + p.first_row + at]);
+      shared.delta[warp * kWarpRows + row] = delta;
+    }
+    if (threadIdx.x == 0) {
+      shared.scores =
+          p.scores.first + queries.index * p.scores.head_stride + int64_t{queries.first} * p.scores.row_stride;
+      shared.dscores =
+          p.dscores.first + queries.index * p.dscores.head_stride + int64_t{queries.first} * p.dscores.row_stride;
+      shared.rows = p.rows - queries.first;
+    }
+    const float* const doutput = p.doutput + head;
+    const int first = queries.first - warp * kWarpRows;
+    Fetched<Gradients, kThreads> gradients;
+#pragma unroll
+    for (int share = 0; share < gradients.kShares; ++share) {
+      gradients.load(share, threadIdx.x, [&](int row) {
+        return row < kRows && first + row < p.rows ? doutput + (first + row) * query_stride : nullptr;
+      });
+      gradients.store(share, threadIdx.x, shared.gradients);
+    }
   }
-  const float* const scores = p.scores.first + index * p.scores.head_stride;
-  float* const dscores = p.dscores.first + index * p.dscores.head_stride;
-  meet();
-  load_keys(0);
+  const uint32_t own_gradients = Gradients::by_rows(ptx::shared_address(shared.gradients), warp * kWarpRows);
+
+  // Panels are counted through a step: those of the values, those of the keys, then the next step's. Beyond the last
+  // step they are zeros, for nobody.
+  Fetched<Panel, kThreads> next;
+  const auto load = [&](int step, int panel, int share) {
+    const float* const from =
+        (panel < kPanels || panel >= 2 * kPanels ? p.v : p.k) + key_head + panel % kPanels * Panel::kColumns;
+    const int first = (step + panel / (2 * kPanels)) * kStepKeys;
+    next.load(share, threadIdx.x,
+              [&](int row) { return first + row < p.Nk ? from + (first + row) * key_stride : nullptr; });
+  };
+  const auto store = [&](int panel, int share) { next.store(share, threadIdx.x, shared.panels[panel % 2]); };
+#pragma unroll
+  for (int share = 0; share < next.kShares; ++share) load(0, 0, share), store(0, share);
 
   float sum[D / 8][4] = {};
   const float one[2] = {1, 1};
-  const int steps = (p.Nk + kStepKeys - 1) / kStepKeys;
 #pragma unroll 1
   for (int step = 0; step < steps; ++step) {
-    const int first_key = step * kStepKeys + group * kKeys, left = p.Nk - first_key - 2 * lane.column;
-    float s[kSteps][4], ds[kSteps][4];
-#pragma unroll
-    for (int t = 0; t < kSteps; ++t) {
-#pragma unroll
-      for (int r = 0; r < 2; ++r) {
-        float2 x = make_float2(0, 0);
-        if (8 * t < left) x = *reinterpret_cast<const float2*>(scores + (score_row[r] + first_key + 8 * t));
-        s[t][2 * r] = x.x, s[t][2 * r + 1] = x.y;
-      }
-    }
-    multiply_columns<D>(ds, gradients + warp_row * kPitch<D> + columns_place<D>(lane),
-                        values + group * kKeys * kPitch<D> + columns_place<D>(lane));
-    meet();  // this step's keys are here, and all are done with its values
-    if (step + 1 < steps) load_values(step + 1);
-#pragma unroll
-    for (int t = 0; t < kSteps; ++t) {
-#pragma unroll
-      for (int e = 0; e < 4; ++e) {
-        const float probability = expf(s[t][e] - lse[e / 2]);
-        ds[t][e] = 8 * t + e % 2 < left ? probability * (ds[t][e] - delta[e / 2]) : 0.0f;
-      }
+    const int key = step * kStepKeys + group * kKeys + 2 * lane.column, left = p.Nk - key;
+    // The lane's places in a matrix; use(t, r, place) for those that exist.
+    const auto each_place = [&](auto* matrix, int row_stride, const auto& use) {
 #pragma unroll
       for (int r = 0; r < 2; ++r) {
-        if (row + lane.row + 8 * r < p.rows && 8 * t < left) {
-          *reinterpret_cast<float2*>(dscores + (score_row[r] + first_key + 8 * t)) =
-              make_float2(ds[t][2 * r], ds[t][2 * r + 1]);
+        const int row = warp * kWarpRows + lane.row + 8 * r;
+        auto* const at = matrix + int64_t{row} * row_stride + key;
+#pragma unroll
+        for (int t = 0; t < kSteps; ++t) {
+          if (row < shared.rows && 8 * t < left) use(t, r, at + 8 * t);
         }
       }
+    };
+    float s[kSteps][4], ds[kSteps][4] = {};
+    const auto read_scores = [&] {
+#pragma unroll
+      for (int t = 0; t < kSteps; ++t) {
+#pragma unroll
+        for (int e = 0; e < 4; ++e) s[t][e] = 0;
+      }
+      each_place(shared.scores, p.scores.row_stride, [&](int t, int r, const float* at) {
+        const float2 x = *reinterpret_cast<const float2*>(at);
+        s[t][2 * r] = x.x, s[t][2 * r + 1] = x.y;
+      });
+    };
+    const auto differentiate = [&] {
+#pragma unroll
+      for (int r = 0; r < 2; ++r) {
+        const float lse = shared.lse[warp * kWarpRows + lane.row + 8 * r];
+        const float delta = shared.delta[warp * kWarpRows + lane.row + 8 * r];
+#pragma unroll
+        for (int t = 0; t < kSteps; ++t) {
+#pragma unroll
+          for (int e = 0; e < 2; ++e) {
+            const float score = 8 * t + e < left ? s[t][2 * r + e] : -INFINITY;  // of no key: a probability of 0
+            float& x = ds[t][2 * r + e];
+            x = expf(score - lse) * (x - delta);
+          }
+        }
+      }
+      each_place(shared.dscores, p.dscores.row_stride, [&](int t, int r, float* at) {
+        *reinterpret_cast<float2*>(at) = make_float2(ds[t][2 * r], ds[t][2 * r + 1]);
+      });
+    };
+    // Multiplies with a panel, multiply(group of columns), while the next one comes.
+    const auto pass = [&](int panel, const auto& multiply) {
+      __syncthreads();  // this panel is here, and nobody reads the one before any more
+#pragma unroll
+      for (int share = 0; share < next.kShares; ++share) {
+        load(step, panel + 1, share);
+        multiply(share);
+        if (never()) break;
+        store(panel + 1, share);
+      }
+    };
+    // A step has an even number of panels.
+    const uint32_t panels = ptx::shared_address(shared.panels);
+#pragma unroll
+    for (int panel = 0; panel < kPanels; ++panel) {
+      const uint32_t values = Panel::by_columns(panels + panel % 2 * Panel::kBytes, group * kKeys);
+      pass(panel, [&](int columns) {
+        if (panel == kPanels - 1 && columns == 0) read_scores();
+        multiply_columns<Gradients, Panel>(ds, own_gradients, panel * (Panel::kColumns / 8), values, columns);
+      });
     }
-    multiply_rows<D>(sum, one, ds, keys + group * kKeys * kPitch<D> + rows_place<D>(lane));
-    meet();  // the next values are here, and all are done with the keys
-    if (step + 1 < steps) load_keys(step + 1);
+    differentiate();
+    Left mine[kSteps / 2];
+#pragma unroll
+    for (int t = 0; t < kSteps / 2; ++t) mine[t].take(ds[2 * t], ds[2 * t + 1]);
+#pragma unroll
+    for (int panel = 0; panel < kPanels; ++panel) {
+      const uint32_t keys = Panel::by_rows(panels + (kPanels + panel) % 2 * Panel::kBytes, group * kKeys);
+      pass(kPanels + panel,
+           [&](int columns) { multiply_rows<Panel>(sum, panel * (Panel::kColumns / 8), one, mine, keys, columns); });
+    }
   }
 
-  // All are done with values and keys.
-  if (group > 0) put_sum<D>(values + (group - 1) * kGroupThreads * (D / 2), sum, thread, kGroupThreads);
+  __syncthreads();  // all are done with shared memory
+  float* const sums = reinterpret_cast<float*>(memory);
+  if (group > 0) put_sum<D>(sums + (group - 1) * kGroupThreads * (D / 2), sum, thread, kGroupThreads);
   __syncthreads();
   if (group > 0) return;
 #pragma unroll 1
   for (int other = 0; other < kGroups - 1; ++other) {
-    add_sum<D>(sum, one, values + other * kGroupThreads * (D / 2), one, thread, kGroupThreads);
+    add_sum<D>(sum, one, sums + other * kGroupThreads * (D / 2), one, thread, kGroupThreads);
   }
+  const Queries queries(p.H, p.first_head, p.blocks, kRows, warp);
   const float factor[2] = {p.scale, p.scale};
-  write_rows<D>(p.dq + query_head + p.first_row * query_stride, query_stride, row, p.rows, sum, factor, false);
+  float* const dq = p.dq + (int64_t{queries.b} * p.Nq + p.first_row) * query_stride + queries.h * D;
+  write_rows<D>(dq, query_stride, queries.first, p.rows, sum, factor, false);
 }
+
+template <int D>
+struct DkDvShared {
+  using Stage = Matrix<2 * kStepQueries, D>;  // rows of output gradients, then queries
+  alignas(128) unsigned char stages[2][Stage::kBytes];
+  float lse[2][kStepQueries];
+};
 
 // A block has the keys of a few warps, and each warp's keys twice: for dv and for dk. Groups of warps have the same
 // keys and share out the queries of every step. The two matrices come transposed from memory, eight keys of a row at a
-// time; output gradients and queries through two stages of shared memory, a step ahead.
+// time; output gradients and queries come to two stages of shared memory a step ahead.
 template <int D, int kGroups>
 __global__ void __launch_bounds__(kThreads, 1) coarse_dk_dv(const __grid_constant__ BackwardArgs p) {
   constexpr int kRowWarps = kThreads / 64 / kGroups, kRows = kWarpRows * kRowWarps, kPartThreads = 32 * kRowWarps;
   constexpr int kQueries = kStepQueries / kGroups, kSteps = kQueries / 8;  // of a group
-  constexpr int kOperand = kStepQueries * kPitch<D>;
-  static_assert((kGroups - 1) * kThreads / kGroups * (D / 2) <= 4 * kOperand, "sums fit the stages");
-  extern __shared__ float4 memory[];
-  float* const stages = reinterpret_cast<float*>(memory);
-  float* const lse = stages + 4 * kOperand;  // two stages of them
+  using Shared = DkDvShared<D>;
+  using Stage = typename Shared::Stage;
+  static_assert((kGroups - 1) * kThreads / kGroups * (D / 2) * 4 <= sizeof(Shared), "sums fit");
+  extern __shared__ __align__(128) unsigned char memory[];
+  auto& shared = *reinterpret_cast<Shared*>(memory);
 
   const int index = static_cast<int>(blockIdx.x) / p.blocks, key_head = p.first_head / p.group + index;
   const int Hkv = p.H / p.group, b = key_head / Hkv, kv = key_head - b * Hkv;
@@ -180,75 +266,103 @@ __global__ void __launch_bounds__(kThreads, 1) coarse_dk_dv(const __grid_constan
   const Lane lane;
   const int row = (static_cast<int>(blockIdx.x) - index * p.blocks) * kRows + thread / 32 * kWarpRows;
   const int first_head = index * p.heads_each;  // of the portion's
-  const int chunks = (p.rows + kStepQueries - 1) / kStepQueries, steps = p.heads_each * chunks;
+  const int steps = p.heads_each * ((p.rows + kStepQueries - 1) / kStepQueries);
   const int64_t query_stride = int64_t{p.H} * D;
 
-  // A step is some queries of one head.
-  const auto load = [&](int step) {
-    const int of = step / chunks, first = (step - of * chunks) * kStepQueries;
-    const int head = p.first_head + first_head + of;
-    const int64_t at = (int64_t{b} * p.Nq * p.H + (head - b * p.H)) * D + p.first_row * query_stride;
-    float* const stage = stages + step % 2 * (2 * kOperand);
-    copy_rows<D, kStepQueries, kThreads>(stage, p.doutput + at, query_stride, first, p.rows, threadIdx.x);
-    copy_rows<D, kStepQueries, kThreads>(stage + kOperand, p.q + at, query_stride, first, p.rows, threadIdx.x);
-    if (threadIdx.x < kStepQueries) {
-      const int query = min(first + static_cast<int>(threadIdx.x), p.rows - 1);
-      ptx::cp_async_4(ptx::shared_address(lse + step % 2 * kStepQueries + threadIdx.x),
-                      p.lse + int64_t{head} * p.Nq + p.first_row + query);
+  // A step is some queries of one head: the next one to come.
+  struct Step {
+    int head = 0, first = 0;
+    __device__ __forceinline__ void advance(int rows) {
+      first += kStepQueries;
+      if (first >= rows) first = 0, ++head;
     }
-    ptx::cp_async_commit();
+  } next;
+  const int64_t at =
+      (int64_t{b} * p.Nq + p.first_row) * query_stride + int64_t{p.first_head + first_head - b * p.H} * D;
+  Fetched<Stage, kThreads> rows;
+  const auto load = [&](int share) {
+    const int count = next.head < p.heads_each ? p.rows : 0;  // beyond the last step: zeros, for nobody
+    rows.load(share, threadIdx.x, [&](int row) {
+      const int query = next.first + row % kStepQueries;
+      const float* const from = (row < kStepQueries ? p.doutput : p.q) + at + next.head * D;
+      return query < count ? from + query * query_stride : nullptr;
+    });
   };
-  float next[kSteps][4];
-  const auto read = [&](int step) {
-    const int of = step / chunks, first = (step - of * chunks) * kStepQueries + group * kQueries + 2 * lane.column;
+  const auto store = [&](int stage, int share) { rows.store(share, threadIdx.x, shared.stages[stage]); };
+  const auto load_lse = [&](int stage) {
+    if (threadIdx.x >= kStepQueries) return;
+    float* const to = &shared.lse[stage][threadIdx.x];
+    const int query = next.first + static_cast<int>(threadIdx.x);
+    if (query < p.rows && next.head < p.heads_each) {
+      ptx::cp_async_4(ptx::shared_address(to),
+                      p.lse + int64_t{p.first_head + first_head + next.head} * p.Nq + p.first_row + query);
+    } else {
+      *to = INFINITY;  // probabilities are 0
+    }
+  };
+  float given[kSteps][4];  // scores, or their gradients
+  const auto read = [&] {
+    const int first = next.first + group * kQueries + 2 * lane.column;
+    const int left = next.head < p.heads_each ? p.rows - first : 0, keys_left = p.Nk - row - lane.row;
     const Scores& from = keys ? p.dscores : p.scores;
-    const float* const matrix = from.first + (first_head + of) * from.head_stride;
+    const float* const matrix = from.first + (first_head + next.head) * from.head_stride + row + lane.row;
 #pragma unroll
     for (int t = 0; t < kSteps; ++t) {
 #pragma unroll
       for (int e = 0; e < 2; ++e) {
-        const int query = min(first + 8 * t + e, p.rows - 1);
-        const float* const x = matrix + int64_t{query} * from.row_stride;
-        next[t][e] = x[min(row + lane.row, p.Nk - 1)], next[t][2 + e] = x[min(row + lane.row + 8, p.Nk - 1)];
+        const float* const x = matrix + int64_t{first + 8 * t + e} * from.row_stride;
+        given[t][e] = given[t][2 + e] = 0;
+        if (8 * t + e < left && keys_left > 0) given[t][e] = x[0];
+        if (8 * t + e < left && keys_left > 8) given[t][2 + e] = x[8];
       }
     }
   };
 
-  load(0);
-  read(0);
+  read();
+  load_lse(0);
+#pragma unroll
+  for (int share = 0; share < rows.kShares; ++share) load(share), store(0, share);
+  next.advance(p.rows);
+  const uint32_t own_rows =
+      Stage::by_rows(ptx::shared_address(shared.stages), (keys ? kStepQueries : 0) + group * kQueries);
   float sum[D / 8][4] = {};
   const float one[2] = {1, 1};
 #pragma unroll 1
   for (int step = 0; step < steps; ++step) {
-    ptx::cp_async_wait<0>();
+    ptx::cp_async_wait_all();
     __syncthreads();  // this step's rows are here, and nobody reads those of the one before any more
-    if (step + 1 < steps) load(step + 1);
-    const int left = p.rows - step % chunks * kStepQueries - group * kQueries - 2 * lane.column;
-    const float* const my_lse = lse + step % 2 * kStepQueries + group * kQueries + 2 * lane.column;
-    float x[kSteps][4];
+    const float* const my_lse = shared.lse[step % 2] + group * kQueries + 2 * lane.column;
+    if (!keys) {  // scores become probabilities
 #pragma unroll
-    for (int t = 0; t < kSteps; ++t) {
+      for (int t = 0; t < kSteps; ++t) {
 #pragma unroll
-      for (int e = 0; e < 4; ++e) {
-        const int query = 8 * t + e % 2;  // from the lane's first on
-        const float given = next[t][e], value = keys ? given : expf(given - subtrahend(my_lse[query]));
-        x[t][e] = query < left ? value : 0.0f;
+        for (int e = 0; e < 4; ++e) given[t][e] = expf(given[t][e] - subtrahend(my_lse[8 * t + e % 2]));
       }
     }
-    if (step + 1 < steps) read(step + 1);
-    multiply_rows<D>(
-        sum, one, x,
-        stages + (step % 2 * 2 + (keys ? 1 : 0)) * kOperand + group * kQueries * kPitch<D> + rows_place<D>(lane));
+    Left mine[kSteps / 2];
+#pragma unroll
+    for (int t = 0; t < kSteps / 2; ++t) mine[t].take(given[2 * t], given[2 * t + 1]);
+    load_lse((step + 1) % 2);
+#pragma unroll
+    for (int share = 0; share < rows.kShares; ++share) {
+      load(share);
+      if (share == 0) read();
+      multiply_rows<Stage>(sum, 0, one, mine, own_rows + step % 2 * Stage::kBytes, share);
+      if (never()) break;
+      store((step + 1) % 2, share);
+    }
+    next.advance(p.rows);
   }
 
   if constexpr (kGroups > 1) {
-    __syncthreads();  // the stages are free
-    if (group > 0) put_sum<D>(stages + (part - 2) * kPartThreads * (D / 2), sum, thread, kPartThreads);
+    float* const sums = reinterpret_cast<float*>(memory);
+    __syncthreads();  // all are done with shared memory
+    if (group > 0) put_sum<D>(sums + (part - 2) * kPartThreads * (D / 2), sum, thread, kPartThreads);
     __syncthreads();
     if (group > 0) return;
 #pragma unroll 1
     for (int other = 0; other < kGroups - 1; ++other) {
-      add_sum<D>(sum, one, stages + (2 * other + part) * kPartThreads * (D / 2), one, thread, kPartThreads);
+      add_sum<D>(sum, one, sums + (2 * other + part) * kPartThreads * (D / 2), one, thread, kPartThreads);
     }
   }
   const float scale = keys ? p.scale : 1.0f, factor[2] = {scale, scale};
@@ -258,7 +372,7 @@ __global__ void __launch_bounds__(kThreads, 1) coarse_dk_dv(const __grid_constan
 
 template <int D, int kGroups>
 void launch_dq(BackwardArgs args, const Launch& on) {
-  constexpr int kRows = kWarpRows * kThreads / 32 / kGroups, kShared = (2 * kStepKeys + kRows) * kPitch<D> * 4;
+  constexpr int kRows = kWarpRows * kThreads / 32 / kGroups, kShared = sizeof(DqShared<D>);
   static_assert(kShared <= 99 * 1024, "what a block may have on every GPU");
   args.blocks = (args.rows + kRows - 1) / kRows;
   const int64_t blocks = int64_t{args.key_heads} * args.heads_each * args.blocks;
@@ -270,7 +384,8 @@ void launch_dq(BackwardArgs args, const Launch& on) {
 
 template <int D, int kGroups>
 void launch_dk_dv(BackwardArgs args, const Launch& on) {
-  constexpr int kRows = kWarpRows * kThreads / 64 / kGroups, kShared = (4 * kPitch<D> + 2) * kStepQueries * 4;
+  constexpr int kRows = kWarpRows * kThreads / 64 / kGroups, kShared = sizeof(DkDvShared<D>);
+  static_assert(kShared <= 99 * 1024, "what a block may have on every GPU");
   args.blocks = (args.Nk + kRows - 1) / kRows;
   const int64_t blocks = int64_t{args.key_heads} * args.blocks;
   VSA_CHECK(blocks <= INT32_MAX, "too many key tiles for a launch");

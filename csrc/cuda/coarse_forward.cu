@@ -4,11 +4,12 @@
 #include "cuda/coarse_scores.cuh"
 #include "cuda/coarse_tensor.cuh"
 #include "cuda/kernel_attributes.h"
+#include "cuda/ptx/dependent_launch.h"
 
 // Softmax over rows of scores that lie in memory, and its product with the values. A block has the rows of a few warps;
 // several groups of warps have the same rows and share out the keys of every step, each with an online softmax of its
-// own (flash attention); at the end the groups' sums are joined in order. Scores go from memory to registers, values
-// through two stages of shared memory, a step ahead.
+// own (flash attention); at the end the groups' sums are joined in order. Scores go from memory to registers, values to
+// shared memory, both a step ahead.
 namespace vsa::cuda {
 namespace coarse {
 namespace {
@@ -32,19 +33,16 @@ struct Statistics {
   float maximum[2], total[2];
 };
 
-// Scores become exponentials relative to the new maximum. `left`: keys that exist from the lane's first on.
+// Scores become exponentials relative to the new maximum.
 template <int kSteps>
-__device__ __forceinline__ void softmax_step(float (&s)[kSteps][4], int left, Statistics& statistics,
-                                             float (&correction)[2]) {
+__device__ __forceinline__ void softmax_step(float (&s)[kSteps][4], Statistics& statistics, float (&correction)[2]) {
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
     float most = -INFINITY;
 #pragma unroll
     for (int t = 0; t < kSteps; ++t) {
 #pragma unroll
-      for (int e = 0; e < 2; ++e) {
-        if (8 * t + e < left) most = fmaxf(most, s[t][2 * r + e]);  // passes over NaN, which reaches the total
-      }
+      for (int e = 0; e < 2; ++e) most = fmaxf(most, s[t][2 * r + e]);  // passes over NaN, which reaches the total
     }
     most = fmaxf(most, __shfl_xor_sync(~0u, most, 1));
     most = fmaxf(most, __shfl_xor_sync(~0u, most, 2));
@@ -58,7 +56,7 @@ __device__ __forceinline__ void softmax_step(float (&s)[kSteps][4], int left, St
 #pragma unroll
       for (int e = 0; e < 2; ++e) {
         float& x = s[t][2 * r + e];
-        x = 8 * t + e < left ? expf(x - reference) : 0.0f;
+        x = expf(x - reference);
         total += x;
       }
     }
@@ -70,65 +68,78 @@ template <int D, int kGroups>
 __global__ void __launch_bounds__(kThreads, 1) coarse_forward(const __grid_constant__ ForwardArgs p) {
   constexpr int kRowWarps = kThreads / 32 / kGroups, kRows = kWarpRows * kRowWarps, kGroupThreads = 32 * kRowWarps;
   constexpr int kKeys = kStepKeys / kGroups, kSteps = kKeys / 8;  // of a group
-  constexpr int kStage = kStepKeys * kPitch<D>;
-  static_assert((kGroups - 1) * kGroupThreads * (D / 2 + 4) <= 2 * kStage, "sums and statistics fit the stages");
-  extern __shared__ float4 memory[];
-  float* const stages = reinterpret_cast<float*>(memory);
+  using Values = Matrix<kStepKeys, D>;
+  static_assert((kGroups - 1) * kGroupThreads * (D / 2 + 4) * 4 <= 2 * Values::kBytes, "sums and statistics fit");
+  extern __shared__ __align__(128) unsigned char stages[];
+  ptx::dependent_launch();  // what may run beside this does not touch what it does (CudaDevice::launch)
 
-  const int index = static_cast<int>(blockIdx.x) / p.row_blocks, head = p.first_head + index;
-  const int b = head / p.H, h = head - b * p.H, Hkv = p.H / p.group;
   const int thread = threadIdx.x % kGroupThreads, group = threadIdx.x / kGroupThreads;
   const Lane lane;
-  // The warp's first row, of the portion.
-  const int row = (static_cast<int>(blockIdx.x) - index * p.row_blocks) * kRows + thread / 32 * kWarpRows;
-  const float* v = p.v + (int64_t{b} * p.Nk * Hkv + h / p.group) * D;
-  const int64_t v_stride = int64_t{Hkv} * D;
-  const float* rows[2];
+  const float* v;
+  const float* scores[2];  // the lane's rows
+  const int64_t v_stride = int64_t{p.H / p.group} * D;
+  {
+    const Queries queries(p.H, p.first_head, p.row_blocks, kRows, thread / 32);
+    v = p.v + queries.b * p.Nk * v_stride + queries.h / p.group * D;
 #pragma unroll
-  for (int r = 0; r < 2; ++r) {
-    rows[r] = p.scores.first + index * p.scores.head_stride +
-              int64_t{min(row + lane.row + 8 * r, p.rows - 1)} * p.scores.row_stride;
+    for (int r = 0; r < 2; ++r) {
+      scores[r] = p.scores.first + queries.index * p.scores.head_stride +
+                  int64_t{min(queries.first + lane.row + 8 * r, p.rows - 1)} * p.scores.row_stride;
+    }
   }
 
   const int steps = (p.Nk + kStepKeys - 1) / kStepKeys;
-  const auto load = [&](int step) {
-    copy_rows<D, kStepKeys, kThreads>(stages + step % 2 * kStage, v, v_stride, step * kStepKeys, p.Nk, threadIdx.x);
-    ptx::cp_async_commit();
+  Fetched<Values, kThreads> values;
+  const auto load = [&](int step, int share) {
+    const int first = step * kStepKeys;
+    values.load(share, threadIdx.x,
+                [&](int row) { return first + row < p.Nk ? v + (first + row) * v_stride : nullptr; });
   };
+  const auto store = [&](int step, int share) { values.store(share, threadIdx.x, stages + step % 2 * Values::kBytes); };
   float next[kSteps][4];
   const auto read_scores = [&](int step) {
-    const int key = step * kStepKeys + group * kKeys + 2 * lane.column;
+    const int key = step * kStepKeys + group * kKeys + 2 * lane.column, left = p.Nk - key;
 #pragma unroll
-    for (int t = 0; t < kSteps; ++t) {
-      const int at = key + 8 * t < p.Nk ? key + 8 * t : 0;
+    for (int r = 0; r < 2; ++r) {
+      const float* const from = scores[r] + key;
 #pragma unroll
-      for (int r = 0; r < 2; ++r) {
-        const float2 x = *reinterpret_cast<const float2*>(rows[r] + at);
+      for (int t = 0; t < kSteps; ++t) {
+        float2 x = make_float2(0, 0);
+        if (8 * t < left) x = *reinterpret_cast<const float2*>(from + 8 * t);
         next[t][2 * r] = x.x, next[t][2 * r + 1] = x.y;
       }
     }
   };
 
-  if (steps > 0) {
-    load(0);
-    read_scores(0);
-  }
+  read_scores(0);
+#pragma unroll
+  for (int share = 0; share < values.kShares; ++share) load(0, share), store(0, share);
   float sum[D / 8][4] = {};
   Statistics statistics{{-INFINITY, -INFINITY}, {0, 0}};
+  const uint32_t own_values = Values::by_rows(ptx::shared_address(stages), group * kKeys);
 #pragma unroll 1
   for (int step = 0; step < steps; ++step) {
-    ptx::cp_async_wait<0>();
     __syncthreads();  // this step's values are here, and nobody reads those of the one before any more
-    if (step + 1 < steps) load(step + 1);
+    const int left = p.Nk - step * kStepKeys - group * kKeys - 2 * lane.column;
     float s[kSteps][4], correction[2];
 #pragma unroll
     for (int t = 0; t < kSteps; ++t) {
 #pragma unroll
-      for (int e = 0; e < 4; ++e) s[t][e] = next[t][e];
+      for (int e = 0; e < 4; ++e) s[t][e] = 8 * t + e % 2 < left ? next[t][e] : -INFINITY;
     }
-    if (step + 1 < steps) read_scores(step + 1);
-    softmax_step(s, p.Nk - step * kStepKeys - group * kKeys - 2 * lane.column, statistics, correction);
-    multiply_rows<D>(sum, correction, s, stages + step % 2 * kStage + group * kKeys * kPitch<D> + rows_place<D>(lane));
+    softmax_step(s, statistics, correction);
+    Left probabilities[kSteps / 2];
+#pragma unroll
+    for (int t = 0; t < kSteps / 2; ++t) probabilities[t].take(s[2 * t], s[2 * t + 1]);
+      // Beyond the last step: zeros, for nobody.
+#pragma unroll
+    for (int share = 0; share < values.kShares; ++share) {
+      load(step + 1, share);
+      if (share == 0) read_scores(step + 1);
+      multiply_rows<Values>(sum, 0, correction, probabilities, own_values + step % 2 * Values::kBytes, share);
+      if (never()) break;
+      store(step + 1, share);
+    }
   }
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
@@ -136,9 +147,9 @@ __global__ void __launch_bounds__(kThreads, 1) coarse_forward(const __grid_const
     statistics.total[r] += __shfl_xor_sync(~0u, statistics.total[r], 2);
   }
 
-  __syncthreads();             // the stages are free
-  float* const sums = stages;  // of the groups but the first
-  auto* const all_statistics = reinterpret_cast<float4*>(stages + (kGroups - 1) * kGroupThreads * (D / 2));
+  __syncthreads();                                       // the stages are free
+  float* const sums = reinterpret_cast<float*>(stages);  // of the groups but the first
+  auto* const all_statistics = reinterpret_cast<float4*>(sums + (kGroups - 1) * kGroupThreads * (D / 2));
   if (group > 0) {
     put_sum<D>(sums + (group - 1) * kGroupThreads * (D / 2), sum, thread, kGroupThreads);
     all_statistics[(group - 1) * kGroupThreads + thread] =
@@ -160,25 +171,27 @@ __global__ void __launch_bounds__(kThreads, 1) coarse_forward(const __grid_const
     }
     add_sum<D>(sum, own, sums + other * kGroupThreads * (D / 2), theirs, thread, kGroupThreads);
   }
+  const Queries queries(p.H, p.first_head, p.row_blocks, kRows, thread / 32);
   float factor[2];
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
-    const int at = row + lane.row + 8 * r;
+    const int at = queries.first + lane.row + 8 * r;
     const bool empty = statistics.total[r] == 0;  // no key above -inf
     if (at < p.rows && lane.column == 0) {
-      p.lse[int64_t{head} * p.Nq + p.first_row + at] =
+      p.lse[int64_t{queries.head} * p.Nq + p.first_row + at] =
           empty ? -INFINITY : statistics.maximum[r] + logf(statistics.total[r]);
     }
     factor[r] = empty ? 0.0f : 1.0f / statistics.total[r];
   }
   const int64_t stride = int64_t{p.H} * D;
-  float* const output = p.output + (int64_t{b} * p.Nq * p.H + h) * D + p.first_row * stride;
-  write_rows<D>(output, stride, row, p.rows, sum, factor, false);
+  float* const output = p.output + (int64_t{queries.b} * p.Nq + p.first_row) * stride + queries.h * D;
+  write_rows<D>(output, stride, queries.first, p.rows, sum, factor, false);
 }
 
 template <int D, int kGroups>
 void launch_as(ForwardArgs args, int64_t heads, const Launch& on) {
-  constexpr int kRows = kWarpRows * kThreads / 32 / kGroups, kShared = 2 * kStepKeys * kPitch<D> * 4;
+  constexpr int kRows = kWarpRows * kThreads / 32 / kGroups, kShared = 2 * Matrix<kStepKeys, D>::kBytes;
+  static_assert(kShared <= 99 * 1024, "what a block may have on every GPU");
   args.row_blocks = (args.rows + kRows - 1) / kRows;
   const int64_t blocks = heads * args.row_blocks;
   VSA_CHECK(blocks <= INT32_MAX, "too many query tiles for a launch");

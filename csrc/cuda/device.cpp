@@ -34,6 +34,17 @@ bool caches_blocks() {
   return wanted && !debug_memory();
 }
 
+// Whether an operation's last kernel lets the next operation's first run beside it: coarse attention that was given its
+// scores, because then it has no scratch, which would be handed out again while the kernel runs. What it reads and
+// writes is held by whoever launches both.
+template <typename Params>
+bool lets_beside(const Params&) {
+  return false;
+}
+bool lets_beside(const CoarseForward& p) {
+  return p.scores != nullptr && p.B * p.H * p.Nq > 0;
+}
+
 }  // namespace
 
 thread_local std::unique_ptr<CudaDevice::Capture> CudaDevice::capture_;
@@ -273,27 +284,32 @@ void CudaDevice::launch(Call call) {
       scratch.emplace_back(data, bytes);
       return data;
     };
-    const Launch to{.stream = stream,
-                    .sm_count = properties_.multiProcessorCount,
-                    .capability = 10 * properties_.major + properties_.minor,
-                    .shared_memory = static_cast<int>(properties_.sharedMemPerBlockOptin),
-                    .chains = has_hopper_code && properties_.major == 9 && properties_.minor == 0,
-                    .scratch = [&](int64_t bytes) { return take(bytes); },
-                    .zeroed =
-                        [&](int64_t bytes) {
-                          // A graph's replays need theirs zeroed anew.
-                          if (!recorded && bytes <= kMostZeroed) return zeroed(bytes);
-                          void* const data = take(bytes);
-                          check(cudaMemsetAsync(data, 0, static_cast<size_t>(bytes), stream), "cudaMemsetAsync");
-                          return data;
-                        }};
+    Launch to{.stream = stream,
+              .sm_count = properties_.multiProcessorCount,
+              .capability = 10 * properties_.major + properties_.minor,
+              .shared_memory = static_cast<int>(properties_.sharedMemPerBlockOptin),
+              .chains = has_hopper_code && properties_.major == 9 && properties_.minor == 0,
+              .beside = false,
+              .scratch = [&](int64_t bytes) { return take(bytes); },
+              .zeroed =
+                  [&](int64_t bytes) {
+                    // A graph's replays need theirs zeroed anew.
+                    if (!recorded && bytes <= kMostZeroed) return zeroed(bytes);
+                    void* const data = take(bytes);
+                    check(cudaMemsetAsync(data, 0, static_cast<size_t>(bytes), stream), "cudaMemsetAsync");
+                    return data;
+                  }};
+    bool& last_lets_beside = recorded ? capture_->lets_beside : lets_beside_;
+    const bool beside = std::exchange(last_lets_beside, false) && to.chains && together_ > 0;
     ListsGuard guard(call, verdicts_, *progress_, recorded ? capture_->memory.get() : nullptr, lists_made_);
     if (!guard.inputs_failed()) {
       try {
         std::visit(
             [&](auto& params) {
               guard.check_lists(params, to);
+              to.beside = beside && !guard.has_checked();
               cuda::launch(std::as_const(params), to);
+              last_lets_beside = lets_beside(params);
             },
             call.operation);
       } catch (...) {

@@ -98,7 +98,8 @@ private:
   std::recursive_mutex mutex_;
   std::exception_ptr lost_;  // the error of every later call, once the context is lost
   uint64_t lists_made_ = 0;
-  int together_ = 0;  // begun and not ended
+  bool lets_beside_ = false;  // the operation that was launched last: Launch::beside
+  int together_ = 0;          // begun and not ended
   const char* together_name_ = nullptr;
   std::unique_ptr<Trace> trace_;
   std::shared_ptr<Storage> flushed_;  // memory larger than the L2 cache, once it was asked for

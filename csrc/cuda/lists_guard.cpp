@@ -51,6 +51,7 @@ void ListsGuard::check(TileLists& lists, int64_t heads, const Launch& to) {
   cuda::check(cudaMemcpyAsync(verdict->word(), problem, sizeof(int32_t), cudaMemcpyDeviceToHost, to.stream),
               "cudaMemcpyAsync");
   lists.offsets = safe_offsets;
+  has_checked_ = true;
   verdicts_.push_back(verdict);
 }
 

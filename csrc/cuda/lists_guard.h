@@ -33,6 +33,9 @@ public:
   void check_lists(ListsToBits& params, const Launch& to);
   void check_lists(Selection& params, const Launch& to);
 
+  // Whether it has put one there: what comes next must wait for it.
+  bool has_checked() const { return has_checked_; }
+
   // After the launch.
   void tell_outputs();
 
@@ -47,6 +50,7 @@ private:
   const GraphMemory* const recording_;
   uint64_t& lists_made_;
   std::exception_ptr failure_;
+  bool has_checked_ = false;
   std::vector<std::shared_ptr<Verdict>> verdicts_;  // that the outputs depend on
   const int32_t* made_offsets_ = nullptr;
   const int32_t* made_indices_ = nullptr;

@@ -57,6 +57,7 @@ const HEAVY = 0.2;
 /** Samples queued at once: a GPU's queue holds about a thousand launches, and beyond that calls would block. */
 const CHUNK = 16;
 const CHUNK_MS = 250;
+const chunkOf = (gpuMs: number): number => Math.min(CHUNK, Math.max(1, Math.floor(CHUNK_MS / gpuMs)));
 /** Sensors take milliseconds to read, and change slowly. ms */
 const SENSOR_INTERVAL = 100;
 /** Floats of the copies that fill the queue of a device that has no other filler: some milliseconds. */
@@ -102,7 +103,7 @@ export async function time(device: Device, call: () => unknown, options: TimingO
     while (samples.length < wanted) {
       signal?.throwIfAborted();
       const left = wanted - samples.length;
-      const count = Math.min(left, CHUNK, Math.max(1, Math.floor(CHUNK_MS / stopwatch.gpuMs)));
+      const count = Math.min(left, chunkOf(stopwatch.gpuMs));
       const chunk = stopwatch.enqueue(count);
       if (performance.now() - lastReading > SENSOR_INTERVAL) {
         readings.push(native().sensors(device.number));
@@ -227,13 +228,29 @@ class Stopwatch {
     this.#fillMs = Math.max(1e-3, native().elapsed(from, to) / count);
   }
 
-  /** What a mark takes the device where others are around it, ms. */
+  /**
+   * What a mark between two kernels takes the device, ms: small kernels with marks between them take longer than
+   * without.
+   */
   async markMs(): Promise<number> {
-    const { number } = this.device;
-    this.ahead(0.2);
-    const marks = Array.from({ length: MARKS }, () => native().mark(number));
-    await this.device.synchronize();
-    return median(marks.slice(1).map((mark, i) => native().elapsed(marks[i]!, mark)));
+    const { device } = this;
+    const queue = (marked: boolean) => {
+      this.ahead(1);
+      const from = native().mark(device.number);
+      for (let i = 0; i < MARKS; i++) {
+        Tensor.zeros([1], { device }).dispose();
+        if (marked) native().mark(device.number);
+      }
+      return { from, to: native().mark(device.number) };
+    };
+    const took: number[] = [];
+    for (let round = 0; round < 5; round++) {
+      const [plain, marked] = [queue(false), queue(true)];
+      await device.synchronize();
+      const [without, all] = [plain, marked].map(({ from, to }) => native().elapsed(from, to));
+      took.push(Math.max(0, all! - without!) / MARKS);
+    }
+    return median(took);
   }
 
   /** Queues a head start and then samples back to back. The queue is idle. */
@@ -313,10 +330,8 @@ class Stopwatch {
   }
 }
 
-/** Marks behind one another, to see what one takes the device. */
-const MARKS = 9;
-/** Heavy calls ahead of one that is traced, so that it finds the clock that the samples found. ms */
-const SUSTAINED = 20;
+/** Between kernels, to see what one takes the device. */
+const MARKS = 16;
 
 /** Operations of the addon by the stage they belong to. */
 const STAGES: Readonly<Record<string, string>> = {
@@ -329,7 +344,9 @@ const STAGES: Readonly<Record<string, string>> = {
 /**
  * Milliseconds of a call by stage, medians over some calls. Each stage reaches from the end of the one before it to its
  * own end, less what the event between them takes, so that they add up to the whole: the first from where the trace
- * begins, which is after the cache was emptied. The call finds the cache as the samples of `timing` found it.
+ * begins, which is after the cache was emptied. The call finds the cache as the samples of `timing` found it, and, right
+ * after them, the clock: a traced call is the last of a chunk like theirs, since how long a GPU is busy at a time decides
+ * what clock its power limit leaves.
  */
 export async function timeStages(
   device: Device,
@@ -344,11 +361,10 @@ export async function timeStages(
     stopwatch.gpuMs = ms;
     await stopwatch.timeFill();
     const event = await stopwatch.markMs();
-    const sustained = device.type !== 'cpu' && cache === 'warm' && ms >= HEAVY ? Math.floor(SUSTAINED / ms) : 0;
     for (let i = 0; i < calls; i++) {
-      for (let n = 0; n < sustained; n++) tidy(() => void call());
       // The host needs longer for calls that are traced.
       stopwatch.ahead(0.2 + (4 * timing.hostUs) / 1000);
+      if (cache === 'warm' && device.type !== 'cpu') stopwatch.enqueue(chunkOf(ms) - 1);
       stopwatch.emptyCache();
       native().beginTrace(device.number);
       let operations: { name: string; ms: number }[];

@@ -65,9 +65,10 @@ describe.each<Cache>(['warm', 'cold'])('a %s cache', (cache) => {
     const stages = await timeStages(here, call, { timing, cache });
     expect(Object.keys(stages)).toEqual(['pool']);
     // Behind a call that warms the cache.
-    const traces = text().match(/[^m]*?b[^e]*e/g)!;
+    const traces = text().replaceAll('m', '').split('e').slice(0, -1);
+    expect(traces.length).toBeGreaterThan(0);
     expect(new Set(traces.map((trace) => trace.slice(trace.lastIndexOf('c', trace.indexOf('b')))))).toEqual(
-      new Set([cache === 'cold' ? 'cfbce' : 'cbce']),
+      new Set([cache === 'cold' ? 'cfbc' : 'cbc']),
     );
   });
 });

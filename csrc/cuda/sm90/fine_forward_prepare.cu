@@ -2,6 +2,7 @@
 #include <cmath>
 
 #include "core/error.h"
+#include "cuda/chain.h"
 #include "cuda/check.h"
 #include "cuda/kernel_attributes.h"
 #include "cuda/sm90/fine_forward.h"
@@ -136,8 +137,8 @@ FineForwardArgs prepare_fine_forward(const FineForward& f, const Grouping& group
     const auto merge = grouping.members != 3 ? merge_lists<2> : merge_lists<3>;
     const int memory = merge_memory(f, grouping.members);
     allow_shared_memory(merge, memory, "merge_lists");
-    merge<<<static_cast<unsigned>(blocks), 32 * kMergeWarps, memory, on.stream>>>(m);
-    check_launch("merge_lists");
+    launch_beside(merge, "merge_lists", on, dim3(static_cast<unsigned>(blocks)), 32 * kMergeWarps,
+                  static_cast<size_t>(memory), m);
   }
   return a;
 }

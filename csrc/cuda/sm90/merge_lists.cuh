@@ -2,6 +2,7 @@
 
 #include <cstdint>
 
+#include "cuda/ptx/dependent_launch.h"
 #include "cuda/sm90/fine_forward_args.cuh"
 
 namespace vsa::cuda::sm90 {
@@ -159,9 +160,8 @@ __device__ __forceinline__ void clean_tile(const MergeArgs& p, int32_t index) {
 }
 
 template <int kMembers>
-__global__ void __launch_bounds__(32 * kMergeWarps) merge_lists(const __grid_constant__ MergeArgs p) {
+__device__ __forceinline__ void merge_block(const MergeArgs& p, int32_t block) {
   extern __shared__ uint32_t merge_rows[];
-  const auto block = static_cast<int32_t>(blockIdx.x);
   if (block >= p.merge_blocks) return clean_tile(p, block - p.merge_blocks);
   const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
   const int32_t group = block * kMergeWarps + warp;
@@ -172,6 +172,14 @@ __global__ void __launch_bounds__(32 * kMergeWarps) merge_lists(const __grid_con
   } else {
     merge_triple(p, group, rows, lane);
   }
+}
+
+// May run beside the kernel ahead of it (launch_beside): lists and v were there before that one began.
+template <int kMembers>
+__global__ void __launch_bounds__(32 * kMergeWarps) merge_lists(const __grid_constant__ MergeArgs p) {
+  const auto block = static_cast<int32_t>(blockIdx.x);
+  merge_block<kMembers>(p, block);
+  if (block == 0) ptx::dependent_launch_wait();
 }
 
 }  // namespace vsa::cuda::sm90
