@@ -374,9 +374,11 @@ export async function timeStages(
         operations = native().endTrace(device.number);
       }
       const trace: Record<string, number> = {};
-      for (const one of operations) {
+      for (const [n, one] of operations.entries()) {
         const stage = STAGES[one.name] ?? one.name;
-        trace[stage] = (trace[stage] ?? 0) + Math.max(0, one.ms - event);
+        // The whole ends with an event as well.
+        const within = n + 1 < operations.length ? event : 0;
+        trace[stage] = (trace[stage] ?? 0) + Math.max(0, one.ms - within);
       }
       traces.push(trace);
     }
