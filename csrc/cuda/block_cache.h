@@ -7,7 +7,8 @@
 namespace vsa::cuda {
 
 // Free blocks of a device's memory, kept to be handed out again. Nothing is waited for: a block that was given back
-// goes to work that comes later on the same stream. Under the device's lock.
+// goes to work that comes later on the same stream, and in its order: a kernel may run beside the one ahead of it only
+// if nothing was given back in between (CudaDevice::lets_beside_). Under the device's lock.
 class BlockCache {
 public:
   // Sizes of blocks are multiples of this, what CUDA's pool rounds to.

@@ -66,7 +66,6 @@ std::shared_ptr<Graph> CudaDevice::end_capture(bool keep) {
 
 void CudaDevice::replay(cudaGraphExec_t graph) {
   enter([&] {
-    lets_beside_ = false;
     check(cudaGraphLaunch(graph, stream_), "cudaGraphLaunch");
     progress_->mark("graph", stream_);
   });

@@ -16,7 +16,6 @@ struct CudaDevice::Capture {
   cudaStream_t stream;
   std::shared_ptr<GraphMemory> memory;
   std::shared_ptr<std::atomic<bool>> replayed = std::make_shared<std::atomic<bool>>(false);
-  bool lets_beside = false;                             // the operation that was recorded last: Launch::beside
   Held held = {};                                       // memory from outside that the graph uses
   std::vector<std::shared_ptr<Verdict>> verdicts = {};  // whose words the graph writes
 

@@ -47,9 +47,9 @@ void launch_in_chain(void (*kernel)(Parameters...), const char* name, const Laun
   launch_in_chain(kernel, name, on, Clusters{blocks, 1}, threads, shared, arguments...);
 }
 
-// Launches the first kernel of an operation, which runs beside that of the operation ahead where it may (on.beside), on
-// SMs that have room. It touches nothing of that one's, and a thread of its own waits for its end last of all: so
-// whatever comes after both finds both done.
+// Launches the first kernel of an operation, which runs beside the last one of the operation ahead where it may
+// (on.beside), on SMs that have room. It touches nothing of that one's, and one of its blocks waits for that one's end
+// last of all: so it has not ended before, and whoever waits for it finds both done.
 template <typename... Parameters, typename... Arguments>
 void launch_beside(void (*kernel)(Parameters...), const char* name, const Launch& on, dim3 blocks, int threads,
                    size_t shared, const Arguments&... arguments) {

@@ -71,7 +71,7 @@ __global__ void __launch_bounds__(kThreads, 1) coarse_forward(const __grid_const
   using Values = Matrix<kStepKeys, D>;
   static_assert((kGroups - 1) * kGroupThreads * (D / 2 + 4) * 4 <= 2 * Values::kBytes, "sums and statistics fit");
   extern __shared__ __align__(128) unsigned char stages[];
-  ptx::dependent_launch();  // what may run beside this does not touch what it does (CudaDevice::launch)
+  ptx::dependent_launch();  // what may run beside this touches nothing of it (CudaDevice::launch)
 
   const int thread = threadIdx.x % kGroupThreads, group = threadIdx.x / kGroupThreads;
   const Lane lane;
@@ -89,6 +89,7 @@ __global__ void __launch_bounds__(kThreads, 1) coarse_forward(const __grid_const
   }
 
   const int steps = (p.Nk + kStepKeys - 1) / kStepKeys;
+  // Beyond the last step: zeros, for nobody.
   Fetched<Values, kThreads> values;
   const auto load = [&](int step, int share) {
     const int first = step * kStepKeys;
@@ -131,7 +132,6 @@ __global__ void __launch_bounds__(kThreads, 1) coarse_forward(const __grid_const
     Left probabilities[kSteps / 2];
 #pragma unroll
     for (int t = 0; t < kSteps / 2; ++t) probabilities[t].take(s[2 * t], s[2 * t + 1]);
-      // Beyond the last step: zeros, for nobody.
 #pragma unroll
     for (int share = 0; share < values.kShares; ++share) {
       load(step + 1, share);

@@ -22,8 +22,8 @@
 namespace vsa::cuda::coarse {
 
 inline constexpr int kWarpRows = 16;
-inline constexpr int kParts = 3;   // high, middle, low
-inline constexpr int kBeside = 4;  // blocks of a group of columns, which are summed at once
+inline constexpr int kParts = 3;        // high, middle, low
+inline constexpr int kGroupBlocks = 4;  // blocks of a group of columns, which are summed at once
 
 struct Lane {
   int row, column;  // g and c
@@ -133,7 +133,7 @@ struct Left {
 // A branch on it keeps the compiler from working on what comes before and after at once. It would run out of registers,
 // and have a warp wait for what it has fetched ahead of products that it could do.
 __device__ __forceinline__ bool never() {
-  return blockIdx.z > 0;
+  return blockIdx.z > 0;  // grids here have one layer
 }
 
 // 16 terms of a product, for kCount blocks side by side: large[n] += the products of the high parts, small[n] += the
@@ -166,19 +166,19 @@ __device__ __forceinline__ void multiply_rows(float (&sum)[kBlocks][4], int begi
                                               const Left (&left)[kSteps], uint32_t right, int group) {
   static_assert(kSteps <= 2, "longer sums would lose bits");
   asm volatile("" : "+r"(right));  // or loops around keep all addresses in registers
-  float large[kBeside][4] = {}, small[kBeside][4] = {};
+  float large[kGroupBlocks][4] = {}, small[kGroupBlocks][4] = {};
 #pragma unroll
   for (int t = 0; t < kSteps; ++t) {
     multiply_step(large, small, left[t], [&](int p, int n, uint32_t(&r)[4]) {
-      const uint32_t at = M::Place::advance(right, kBeside * group + n) + 16 * t * M::Place::kRowBytes;
+      const uint32_t at = M::Place::advance(right, kGroupBlocks * group + n) + 16 * t * M::Place::kRowBytes;
       ptx::ldmatrix_x4_trans(r, at + p * M::kPartBytes);
     });
   }
 #pragma unroll
-  for (int n = 0; n < kBeside; ++n) {
+  for (int n = 0; n < kGroupBlocks; ++n) {
 #pragma unroll
     for (int e = 0; e < 4; ++e) {
-      float& to = sum[begin + kBeside * group + n][e];
+      float& to = sum[begin + kGroupBlocks * group + n][e];
       to = fmaf(to, factor[e / 2], large[n][e] + small[n][e]);
     }
   }
@@ -193,7 +193,7 @@ __device__ __forceinline__ void multiply_columns(float (&block)[kCount][4], uint
   asm volatile("" : "+r"(left), "+r"(right));  // as above
   float large[kCount][4] = {}, small[kCount][4] = {};
 #pragma unroll
-  for (int column = 4 * group; column < 4 * group + 4; column += 2) {
+  for (int column = kGroupBlocks * group; column < kGroupBlocks * (group + 1); column += 2) {
     Left a;
     a.read<L>(left, chunk + column);
     multiply_step(large, small, a, [&](int p, int n, uint32_t(&r)[4]) {
@@ -209,7 +209,7 @@ __device__ __forceinline__ void multiply_columns(float (&block)[kCount][4], uint
 }
 
 // sum += the sums of the block's other groups of warps, in order, through shared memory that nobody uses any more; the
-// first group's is complete then. `factor` scales the own sum, `weight` tells that of another group's rows.
+// first group's is complete then. `own` scales the lane's sum, `theirs` another group's.
 template <int D>
 __device__ __forceinline__ void put_sum(float* to, const float (&sum)[D / 8][4], int thread, int threads) {
 #pragma unroll

@@ -34,15 +34,15 @@ bool caches_blocks() {
   return wanted && !debug_memory();
 }
 
-// Whether an operation's last kernel lets the next operation's first run beside it: coarse attention that was given its
-// scores, because then it has no scratch, which would be handed out again while the kernel runs. What it reads and
-// writes is held by whoever launches both.
+// Whether an operation's last kernel lets the next operation's first run beside it (cuda/chain.h): coarse attention's.
+// Only Hopper's fine forward begins so, and its first kernel reads lists and values, which coarse attention, all
+// float32, does not make.
 template <typename Params>
 bool lets_beside(const Params&) {
   return false;
 }
 bool lets_beside(const CoarseForward& p) {
-  return p.scores != nullptr && p.B * p.H * p.Nq > 0;
+  return p.B * p.H * p.Nq > 0;
 }
 
 }  // namespace
@@ -155,6 +155,7 @@ void CudaDevice::free_block(void* data, int64_t bytes) noexcept {
   const std::lock_guard lock(mutex_);
   const int64_t size = BlockCache::rounded(bytes);
   used_ -= size;
+  lets_beside_ = false;
   if (lost_ != nullptr) return;
   if (!caches_blocks()) {
     if (cudaSetDevice(index_) == cudaSuccess) cudaFreeAsync(data, stream_);
@@ -174,13 +175,14 @@ void CudaDevice::shrink_cache(int64_t most) noexcept {
 }
 
 // A piece of a page that is zero: one memset serves many operations. Under the lock.
-void* CudaDevice::zeroed(int64_t bytes) {
+void* CudaDevice::zeroed(int64_t bytes, Launch& to) {
   constexpr int64_t kPage = 1 << 18, kPiece = 256;
   const int64_t taken = (bytes + kPiece - 1) / kPiece * kPiece;
   VSA_CHECK(taken <= kPage, "little memory is asked for as zeros");
   if (zeros_ == nullptr || zeros_taken_ + taken > kPage) {
     if (zeros_ == nullptr) zeros_ = static_cast<unsigned char*>(allocate_block(kPage));
     check(cudaMemsetAsync(zeros_, 0, kPage, stream_), "cudaMemsetAsync");
+    to.beside = false;
     zeros_taken_ = 0;
   }
   return zeros_ + std::exchange(zeros_taken_, zeros_taken_ + taken);
@@ -265,6 +267,8 @@ void CudaDevice::when_idle(Done done) {
 }
 
 void CudaDevice::launch(Call call) {
+  const std::lock_guard lock(mutex_);
+  const bool may_run_beside = lets_beside_ && !capturing();  // recordings have memsets in between
 #if defined(VSA_WITH_SM90A)
   constexpr bool has_hopper_code = true;
 #else
@@ -294,22 +298,22 @@ void CudaDevice::launch(Call call) {
               .zeroed =
                   [&](int64_t bytes) {
                     // A graph's replays need theirs zeroed anew.
-                    if (!recorded && bytes <= kMostZeroed) return zeroed(bytes);
+                    if (!recorded && bytes <= kMostZeroed) return zeroed(bytes, to);
                     void* const data = take(bytes);
                     check(cudaMemsetAsync(data, 0, static_cast<size_t>(bytes), stream), "cudaMemsetAsync");
+                    to.beside = false;
                     return data;
                   }};
-    bool& last_lets_beside = recorded ? capture_->lets_beside : lets_beside_;
-    const bool beside = std::exchange(last_lets_beside, false) && to.chains && together_ > 0;
+    bool lets = false;
     ListsGuard guard(call, verdicts_, *progress_, recorded ? capture_->memory.get() : nullptr, lists_made_);
     if (!guard.inputs_failed()) {
       try {
         std::visit(
             [&](auto& params) {
               guard.check_lists(params, to);
-              to.beside = beside && !guard.has_checked();
+              to.beside = may_run_beside && to.chains && !guard.has_checked();
               cuda::launch(std::as_const(params), to);
-              last_lets_beside = lets_beside(params);
+              lets = lets_beside(params);
             },
             call.operation);
       } catch (...) {
@@ -322,12 +326,14 @@ void CudaDevice::launch(Call call) {
     if (recorded) {
       capture_->keep(call);
     } else {
+      bool numbered = true;
       if (together_ == 0) {
         progress_->mark(name_of(call.operation), stream);
       } else {
-        progress_->part(together_name_, stream);
+        numbered = progress_->part(together_name_, stream);
       }
       if (trace_ != nullptr) trace_->add(name_of(call.operation), stream);
+      lets_beside_ = lets && !numbered && trace_ == nullptr && scratch.empty();
     }
   });
 }

@@ -69,6 +69,7 @@ public:
     if (lost_ != nullptr) std::rethrow_exception(lost_);
     try {
       check(cudaSetDevice(index_), "cudaSetDevice");
+      lets_beside_ = false;  // the body may put anything on the stream
       return body();
     } catch (const CudaError& error) {
       std::rethrow_exception(explain(error));
@@ -82,7 +83,7 @@ private:
   std::exception_ptr explain(const CudaError& error);
   void* allocate_fresh(int64_t size);
   void shrink_cache(int64_t most) noexcept;
-  void* zeroed(int64_t bytes);
+  void* zeroed(int64_t bytes, Launch& to);
   std::exception_ptr lose(const CudaError& error);
   [[noreturn]] void throw_out_of_memory(int64_t wanted);
   void replay(cudaGraphExec_t graph);
@@ -98,8 +99,10 @@ private:
   std::recursive_mutex mutex_;
   std::exception_ptr lost_;  // the error of every later call, once the context is lost
   uint64_t lists_made_ = 0;
-  bool lets_beside_ = false;  // the operation that was launched last: Launch::beside
-  int together_ = 0;          // begun and not ended
+  // Whether the last work on the stream is a kernel that the next operation's first may run beside, and no memory has
+  // been given back since, which that operation could get.
+  bool lets_beside_ = false;
+  int together_ = 0;  // begun and not ended
   const char* together_name_ = nullptr;
   std::unique_ptr<Trace> trace_;
   std::shared_ptr<Storage> flushed_;  // memory larger than the L2 cache, once it was asked for

@@ -29,8 +29,8 @@ struct Launch {
   int capability;     // 10 * major + minor: 80, 86, 90, ...
   int shared_memory;  // bytes that a block may ask for (the opt-in limit)
   bool chains;        // kernels wait for those ahead of them themselves, where they say so (cuda/chain.h)
-  // Whether the operation ahead lets this one's first kernel run beside its last (cuda/chain.h): nothing that this one
-  // reads, and no memory that it writes, is that one's.
+  // Whether this operation's first kernel may run beside the last one of the operation ahead (cuda/chain.h): it reads
+  // nothing that that one writes, and no memory that this operation gets is in use there. Over with a memset.
   bool beside;
   // Memory of at least so many bytes, 256-byte aligned, that lives until the operation's kernels have run. Not zeroed.
   std::function<void*(int64_t bytes)> scratch;

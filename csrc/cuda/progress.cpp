@@ -30,10 +30,14 @@ void Progress::mark(const char* name, cudaStream_t stream) {
   if (result != CUDA_SUCCESS) check(static_cast<cudaError_t>(result), "cuStreamWriteValue32");
 }
 
-void Progress::part(const char* name, cudaStream_t stream) {
-  if (parts_ == kMostParts) return mark(name, stream);
+bool Progress::part(const char* name, cudaStream_t stream) {
+  if (parts_ == kMostParts) {
+    mark(name, stream);
+    return true;
+  }
   names_[(issued_ + 1) % kNames] = name;
   ++parts_;
+  return false;
 }
 
 const char* Progress::running() const {

@@ -16,8 +16,9 @@ public:
   // Counts an operation whose kernels are now on the stream; `name` is a literal.
   void mark(const char* name, cudaStream_t stream);
   // The same for a part of an operation of that name, whose mark will follow: nothing for the stream to do. But for
-  // every so many, in case none follows: a thread may be stopped between the parts.
-  void part(const char* name, cudaStream_t stream);
+  // every so many, in case none follows: a thread may be stopped between the parts. Returns whether this was one of
+  // them.
+  bool part(const char* name, cudaStream_t stream);
   // Whether parts wait for a mark.
   bool has_parts() const { return parts_ > 0; }
   // The number that the next mark gets.

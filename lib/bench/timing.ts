@@ -9,6 +9,7 @@
 
 import { native, type NativeMark } from '../binding.js';
 import type { Device } from '../device/device.js';
+import { together } from '../attention/together.js';
 import { tidy } from '../tensor/scope.js';
 import { Tensor } from '../tensor/tensor.js';
 import type { Cache } from './cases.js';
@@ -160,7 +161,7 @@ const highestClock = new Map<number, number>();
 class Stopwatch {
   /** Estimates, ms: of a call on the device, of one on the host, of the filler. */
   gpuMs = 1;
-  #hostMs = 1;
+  hostMs = 1;
   #fillMs = 1;
   /** How much longer the head start is than it should have to be. */
   #margin = 1.5;
@@ -197,7 +198,7 @@ class Stopwatch {
       await this.device.synchronize();
       this.gpuMs = Math.max(1e-4, median(samples.map(({ from, to }) => native().elapsed(from, to))));
       if (slowed || this.gpuMs >= HEAVY) until = most;
-      this.#hostMs = median(samples.map((sample) => sample.hostMs));
+      this.hostMs = median(samples.map((sample) => sample.hostMs));
     } while (performance.now() - started < until);
     await this.timeFill();
   }
@@ -228,19 +229,19 @@ class Stopwatch {
     this.#fillMs = Math.max(1e-3, native().elapsed(from, to) / count);
   }
 
-  /**
-   * What a mark between two kernels takes the device, ms: small kernels with marks between them take longer than
-   * without.
-   */
+  /** What a mark between two kernels takes the device, ms: kernels with marks between them take longer than without. */
   async markMs(): Promise<number> {
     const { device } = this;
     const queue = (marked: boolean) => {
       this.ahead(1);
       const from = native().mark(device.number);
-      for (let i = 0; i < MARKS; i++) {
-        Tensor.zeros([1], { device }).dispose();
-        if (marked) native().mark(device.number);
-      }
+      // As parts of an operation are launched: with nothing else between them.
+      together(device, 'videoSparseAttention', () => {
+        for (let i = 0; i <= MARKS; i++) {
+          Tensor.zeros([1], { device }).dispose();
+          if (marked && i < MARKS) native().mark(device.number);
+        }
+      });
       return { from, to: native().mark(device.number) };
     };
     const took: number[] = [];
@@ -253,11 +254,11 @@ class Stopwatch {
     return median(took);
   }
 
-  /** Queues a head start and then samples back to back. The queue is idle. */
-  enqueue(count: number): Chunk {
+  /** Queues a head start and then samples back to back. The queue is idle. `moreMs`: what the host then does besides. */
+  enqueue(count: number, moreMs = 0): Chunk {
     const startedAt = performance.now();
     const start = native().mark(this.device.number);
-    this.headStart(count);
+    this.headStart(count, moreMs);
     const samples = Array.from({ length: count }, () => {
       this.emptyCache();
       return this.#sample();
@@ -274,10 +275,10 @@ class Stopwatch {
    * Work that keeps the device busy while the host queues `count` calls; the last of it is the call itself, so that a
    * warm cache holds what it leaves there.
    */
-  headStart(count: number): void {
+  headStart(count: number, moreMs: number): void {
     const perCall = this.gpuMs + (this.cache === 'cold' && this.#copies.length === 0 ? this.#fillMs : 0);
     // Marks and empty launches take the host some microseconds as well.
-    const lag = Math.max(0.1, (this.#hostMs + 0.03) * (count + 1) - perCall * count);
+    const lag = Math.max(0.1, (this.hostMs + 0.03) * (count + 1) + moreMs - perCall * count);
     this.ahead(this.#margin * lag);
   }
 
@@ -294,8 +295,8 @@ class Stopwatch {
    * the others may hold a gap. If there are such, the next head start is longer; if nothing helps, all count.
    */
   take({ start, startedAt, samples }: Chunk): number[] {
-    this.#hostMs = Math.max(
-      0.9 * this.#hostMs,
+    this.hostMs = Math.max(
+      0.9 * this.hostMs,
       quantile(
         samples.map(({ hostMs }) => hostMs),
         0.8,
@@ -331,7 +332,7 @@ class Stopwatch {
 }
 
 /** Between kernels, to see what one takes the device. */
-const MARKS = 16;
+const MARKS = 12;
 
 /** Operations of the addon by the stage they belong to. */
 const STAGES: Readonly<Record<string, string>> = {
@@ -343,10 +344,11 @@ const STAGES: Readonly<Record<string, string>> = {
 
 /**
  * Milliseconds of a call by stage, medians over some calls. Each stage reaches from the end of the one before it to its
- * own end, less what the event between them takes, so that they add up to the whole: the first from where the trace
- * begins, which is after the cache was emptied. The call finds the cache as the samples of `timing` found it, and, right
- * after them, the clock: a traced call is the last of a chunk like theirs, since how long a GPU is busy at a time decides
- * what clock its power limit leaves.
+ * own end, less what the event between them takes: the first from where the trace begins, which is after the cache was
+ * emptied. So they add up to the whole, but for what kernels of two stages do at the same time, which an event between
+ * them forbids. The call finds the cache as the samples of `timing` found it. If it is warm, a traced call is the last
+ * of a chunk like theirs, right after them, so that it finds their clock as well: what clock a GPU's power limit leaves
+ * depends on how long it is busy at a time.
  */
 export async function timeStages(
   device: Device,
@@ -359,12 +361,15 @@ export async function timeStages(
   const stopwatch = new Stopwatch(device, call, cache);
   try {
     stopwatch.gpuMs = ms;
+    stopwatch.hostMs = timing.hostUs / 1000;
     await stopwatch.timeFill();
     const event = await stopwatch.markMs();
+    // The host needs longer for calls that are traced.
+    const hostMs = 0.2 + 4 * stopwatch.hostMs;
+    const before = cache === 'warm' && device.type !== 'cpu' ? chunkOf(ms) - 1 : 0;
     for (let i = 0; i < calls; i++) {
-      // The host needs longer for calls that are traced.
-      stopwatch.ahead(0.2 + (4 * timing.hostUs) / 1000);
-      if (cache === 'warm' && device.type !== 'cpu') stopwatch.enqueue(chunkOf(ms) - 1);
+      if (before > 0) stopwatch.enqueue(before, hostMs);
+      else stopwatch.ahead(hostMs);
       stopwatch.emptyCache();
       native().beginTrace(device.number);
       let operations: { name: string; ms: number }[];

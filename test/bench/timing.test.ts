@@ -64,11 +64,11 @@ describe.each<Cache>(['warm', 'cold'])('a %s cache', (cache) => {
     const { call, text } = watched();
     const stages = await timeStages(here, call, { timing, cache });
     expect(Object.keys(stages)).toEqual(['pool']);
-    // Behind a call that warms the cache.
+    // Behind a call that warms the cache; on a GPU behind a chunk of them.
     const traces = text().replaceAll('m', '').split('e').slice(0, -1);
     expect(traces.length).toBeGreaterThan(0);
-    expect(new Set(traces.map((trace) => trace.slice(trace.lastIndexOf('c', trace.indexOf('b')))))).toEqual(
-      new Set([cache === 'cold' ? 'cfbc' : 'cbc']),
-    );
+    const ahead = here.type === 'cuda' && cache === 'warm' ? 10 : 1;
+    for (const trace of traces)
+      expect(trace).toMatch(new RegExp(`c{${String(ahead)}}${cache === 'cold' ? 'f' : ''}bc$`));
   });
 });

@@ -263,36 +263,44 @@ describeHopper("Hopper's own kernels", () => {
     });
   });
 
-  // The lists of the fine stage are merged while coarse attention runs.
+  // The lists of the fine stage are merged while coarse attention runs. Two inputs take turns, so that what was there
+  // before is not what is wanted.
   test.each([
     [64, 'tiled'],
     [128, 'tiled'],
     [128, 'grid'],
   ] as const)('the whole operator is its parts, 200 times: D = %i, %s order', (D, order) => {
     const grid = new TileGrid({ tokens: [18, 22, 30], prefix: 5 });
-    const [q, k, v] = [1, 2, 3].map((seed) =>
-      Tensor.randn([1, grid.rows(order), 12, D], { ...onGpu, dtype: 'bfloat16', seed }),
-    ) as [Tensor, Tensor, Tensor];
-    const whole = () =>
-      videoSparseAttention.forward({ q, k, v, grid, order, topK: 24, coarse: 'add', backend: 'sm90' });
-    const parts = tidy(() => {
-      const [pooledQ, pooledK, pooledV] = [q, k, v].map((x) => tilePooling.forward({ x, grid, order }).output);
-      const { lists } = tileSelection.forward({ q: pooledQ!, k: pooledK!, grid, topK: 24 });
-      const coarse = coarseAttention.forward({ q: pooledQ!, k: pooledK!, v: pooledV! }).output;
-      const fine = blockSparseAttention.forward({ q, k, v, grid, order, lists, backend: 'sm90' }).output;
-      return gatedCombination.forward({ fine, coarse, grid, order }).output;
+    const cases = [1, 4].map((seed) => {
+      const [q, k, v] = [seed, seed + 1, seed + 2].map((one) =>
+        Tensor.randn([1, grid.rows(order), 12, D], { ...onGpu, dtype: 'bfloat16', seed: one }),
+      ) as [Tensor, Tensor, Tensor];
+      const parts = tidy(() => {
+        const [pooledQ, pooledK, pooledV] = [q, k, v].map((x) => tilePooling.forward({ x, grid, order }).output);
+        const { lists } = tileSelection.forward({ q: pooledQ!, k: pooledK!, grid, topK: 24 });
+        const coarse = coarseAttention.forward({ q: pooledQ!, k: pooledK!, v: pooledV! }).output;
+        const fine = blockSparseAttention.forward({ q, k, v, grid, order, lists, backend: 'sm90' }).output;
+        return gatedCombination.forward({ fine, coarse, grid, order }).output;
+      });
+      using size = tidy(() => ops.sum.forward({ x: parts }).output);
+      expect(size.item()).not.toBe(0);
+      return { q, k, v, parts };
     });
     for (let batch = 0; batch < 20; ++batch) {
       const differences = tidy(() => {
-        const outputs = below(10).map(() => whole().output);
-        return outputs.map((output) => ops.meanSquaredError.forward({ prediction: output, target: parts }).output);
+        const outputs = below(10).map((i) => {
+          const { q, k, v } = cases[i % 2]!;
+          const options = { grid, order, topK: 24, coarse: 'add', backend: 'sm90' } as const;
+          return videoSparseAttention.forward({ q, k, v, ...options }).output;
+        });
+        return outputs.map(
+          (prediction, i) => ops.meanSquaredError.forward({ prediction, target: cases[i % 2]!.parts }).output,
+        );
       });
       expect(differences.map((one) => one.item())).toEqual(differences.map(() => 0));
       disposeAll(...differences);
     }
-    using size = tidy(() => ops.sum.forward({ x: parts }).output);
-    expect(size.item()).not.toBe(0);
-    disposeAll(q, k, v, parts);
+    for (const { q, k, v, parts } of cases) disposeAll(q, k, v, parts);
   });
 
   test('4,096 tiles, 262,144 tokens', async () => {

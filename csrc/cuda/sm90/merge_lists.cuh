@@ -174,7 +174,8 @@ __device__ __forceinline__ void merge_block(const MergeArgs& p, int32_t block) {
   }
 }
 
-// May run beside the kernel ahead of it (launch_beside): lists and v were there before that one began.
+// May run beside the kernel ahead of it (launch_beside): lists, v and the schedule's zeros were there before that
+// began.
 template <int kMembers>
 __global__ void __launch_bounds__(32 * kMergeWarps) merge_lists(const __grid_constant__ MergeArgs p) {
   const auto block = static_cast<int32_t>(blockIdx.x);
