@@ -3,7 +3,7 @@
 import { native } from '../binding.js';
 import type { Device } from '../device/device.js';
 import { tidy } from '../tensor/scope.js';
-import { emptyTensor, handleOf, share, type Tensor } from '../tensor/tensor.js';
+import { emptyTensor, handleOf, optionalHandle, share, type Tensor } from '../tensor/tensor.js';
 import { checkOptions } from '../validate.js';
 import { type BackendOption, chooseBackend } from './backends.js';
 import { type AttentionDims, checkGradient, checkQkv, checkSaved, checkScale } from './checks.js';
@@ -28,7 +28,8 @@ export interface CoarseCall {
   scale: number;
 }
 
-class CoarseSaved extends Saved {
+/** @internal */
+export class CoarseSaved extends Saved {
   /** @internal */
   constructor(
     readonly q: Tensor,
@@ -58,33 +59,34 @@ export function keptScoreStride({ dims, Nq, Nk }: CoarseCall, device: Pick<Devic
   return device.type === 'cuda' && fits ? stride : undefined; // the CPU goes through its scores once, in its caches
 }
 
-/** @internal Coarse attention of checked tensors. `scores` of the selection, in rows of a multiple of four, or none. */
+/**
+ * @internal Launches coarse attention; the caller disposes what was made if it throws. What it saves takes over the tensors that it is given.
+ * @param scores Of the selection, in rows of a multiple of four, or none.
+ */
 export function attendToTiles(
   { q, k, v, scores }: { q: Tensor; k: Tensor; v: Tensor; scores?: Tensor | undefined },
   call: CoarseCall,
-): { output: Tensor; saved: CoarseSaved } {
+): CoarseSaved {
   const { dims, Nq, Nk, scale } = call;
-  return tidy(() => {
-    const output = emptyTensor(q.shape, 'float32', q.device);
-    const lse = emptyTensor([dims.B, dims.H, Nq], 'float32', q.device);
-    native().coarseForward({
-      B: dims.B,
-      H: dims.H,
-      Hkv: dims.Hkv,
-      D: dims.D,
-      Nq,
-      Nk,
-      scale,
-      q: handleOf(q, 'q'),
-      k: handleOf(k, 'k'),
-      v: handleOf(v, 'v'),
-      scores: scores === undefined ? undefined : handleOf(scores, 'scores'),
-      output: handleOf(output, 'output'),
-      lse: handleOf(lse, 'lse'),
-    });
-    const kept = scores !== undefined && scores.byteLength <= SAVED_SCORES_BYTES ? share(scores) : undefined;
-    return { output, saved: new CoarseSaved(share(q), share(k), share(v), share(output), lse, kept, call) };
+  const output = emptyTensor(q.shape, 'float32', q.device);
+  const lse = emptyTensor([dims.B, dims.H, Nq], 'float32', q.device);
+  native().coarseForward({
+    B: dims.B,
+    H: dims.H,
+    Hkv: dims.Hkv,
+    D: dims.D,
+    Nq,
+    Nk,
+    scale,
+    q: handleOf(q, 'q'),
+    k: handleOf(k, 'k'),
+    v: handleOf(v, 'v'),
+    scores: optionalHandle(scores, 'scores'),
+    output: handleOf(output, 'output'),
+    lse: handleOf(lse, 'lse'),
   });
+  const kept = scores !== undefined && scores.byteLength <= SAVED_SCORES_BYTES ? scores : undefined;
+  return new CoarseSaved(q, k, v, output, lse, kept, call);
 }
 
 const POOLED = { q: '[B, Nq, H, D]', kv: '[B, Nk, Hkv, D]' } as const;
@@ -103,7 +105,11 @@ export const coarseAttention = {
     const { q, k, v, dims, device } = checkQkv(options, { q: null, kv: null }, POOLED, ['float32']);
     const scale = checkScale(options.scale, dims.D);
     chooseBackend(device, options.backend, 'coarseAttention');
-    return attendToTiles({ q, k, v }, { dims, Nq: q.shape[1]!, Nk: k.shape[1]!, scale });
+    const call = { dims, Nq: q.shape[1]!, Nk: k.shape[1]!, scale };
+    return tidy(() => {
+      const saved = attendToTiles({ q: share(q), k: share(k), v: share(v) }, call);
+      return { output: share(saved.output), saved };
+    });
   },
 
   /**
@@ -128,7 +134,7 @@ export const coarseAttention = {
         q: handleOf(q, 'saved'),
         k: handleOf(k, 'saved'),
         v: handleOf(v, 'saved'),
-        scores: scores === undefined ? undefined : handleOf(scores, 'saved'),
+        scores: optionalHandle(scores, 'saved'),
         output: handleOf(output, 'saved'),
         lse: handleOf(lse, 'saved'),
         doutput: handleOf(doutput, 'grads.output'),

@@ -4,7 +4,7 @@ import { native } from '../binding.js';
 import { VsaTypeError } from '../errors.js';
 import { dtypeCode } from '../tensor/dtype.js';
 import { tidy } from '../tensor/scope.js';
-import { emptyTensor, handleOf, share, type Tensor } from '../tensor/tensor.js';
+import { emptyTensor, handleOf, optionalHandle, share, type Tensor } from '../tensor/tensor.js';
 import { checkOptions } from '../validate.js';
 import { type BackendOption, chooseBackend } from './backends.js';
 import {
@@ -81,11 +81,6 @@ export function checkGate(argument: string, value: unknown, model: Tensor): Tens
   const gate = checkTensor(argument, value, LAYOUT);
   checkDims(argument, gate, model.shape, LAYOUT);
   return gate;
-}
-
-/** @internal The handle of a tensor, if there is one. */
-export function optionalHandle(tensor: Tensor | undefined, argument: string) {
-  return tensor === undefined ? undefined : handleOf(tensor, argument);
 }
 
 function combineForward(inputs: CombinationInputs, call: CombinationCall): Tensor {

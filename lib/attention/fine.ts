@@ -4,7 +4,7 @@ import { native } from '../binding.js';
 import { show, VsaRangeError, VsaTypeError } from '../errors.js';
 import { dtypeCode } from '../tensor/dtype.js';
 import { tidy } from '../tensor/scope.js';
-import { emptyTensor, handleOf, share, type Tensor } from '../tensor/tensor.js';
+import { emptyTensor, handleOf, optionalHandle, share, type Tensor } from '../tensor/tensor.js';
 import { checkOptions } from '../validate.js';
 import { type BackendOption, chooseBackend, kernelsOf } from './backends.js';
 import {
@@ -17,7 +17,7 @@ import {
   checkScale,
   orderCode,
 } from './checks.js';
-import { type CombinationGates, optionalHandle } from './combination.js';
+import type { CombinationGates } from './combination.js';
 import { type Order, TileGrid } from './grid.js';
 import { TileLists } from './lists.js';
 import { Saved } from './saved.js';

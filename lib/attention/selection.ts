@@ -3,7 +3,7 @@
 import { native } from '../binding.js';
 import { show, VsaRangeError } from '../errors.js';
 import { tidy } from '../tensor/scope.js';
-import { emptyTensor, handleOf, type Tensor } from '../tensor/tensor.js';
+import { emptyTensor, handleOf, optionalHandle, type Tensor } from '../tensor/tensor.js';
 import { checkBoolean, checkChoice, checkOptions } from '../validate.js';
 import { type BackendOption, chooseBackend } from './backends.js';
 import { checkAlike, checkDims, checkGrid, checkHeadDim, checkHeads, checkScale, checkTensor } from './checks.js';
@@ -82,7 +82,7 @@ export interface CheckedSelection {
 }
 
 /**
- * @internal
+ * @internal Launches a selection; the caller disposes what was made if it throws.
  * @param scoreStride If the scores are wanted: their row length, Nk or Nk rounded up to a multiple of 4.
  */
 export function selectTiles(
@@ -102,33 +102,31 @@ export function selectTiles(
     });
   }
   const { device } = q;
-  return tidy(() => {
-    const offsets = emptyTensor([B * H * Nq + 1], 'int32', device);
-    const indices = emptyTensor([entries], 'int32', device);
-    const scores = scoreStride === undefined ? undefined : emptyTensor([B, H, Nq, scoreStride], 'float32', device);
-    native().selection({
-      B,
-      H,
-      Hkv,
-      D,
-      Nq,
-      Nk,
-      prefixQ,
-      prefixK,
-      scale,
-      topK: rule.topK,
-      prefixMode: rule.prefix === 'exempt' ? 0 : 1,
-      includeSelf: rule.includeSelf,
-      q: handleOf(q, 'q'),
-      k: handleOf(k, 'k'),
-      scoreStride: scoreStride ?? Nk,
-      scores: scores === undefined ? undefined : handleOf(scores, 'scores'),
-      offsets: handleOf(offsets, 'offsets'),
-      indices: handleOf(indices, 'indices'),
-    });
-    const lists = new TileLists({ batch: B, heads: H, queryTiles: Nq, keyTiles: Nk }, { offsets, indices }, device);
-    return scores === undefined ? { lists } : { lists, scores };
+  const offsets = emptyTensor([B * H * Nq + 1], 'int32', device);
+  const indices = emptyTensor([entries], 'int32', device);
+  const scores = scoreStride === undefined ? undefined : emptyTensor([B, H, Nq, scoreStride], 'float32', device);
+  native().selection({
+    B,
+    H,
+    Hkv,
+    D,
+    Nq,
+    Nk,
+    prefixQ,
+    prefixK,
+    scale,
+    topK: rule.topK,
+    prefixMode: rule.prefix === 'exempt' ? 0 : 1,
+    includeSelf: rule.includeSelf,
+    q: handleOf(q, 'q'),
+    k: handleOf(k, 'k'),
+    scoreStride: scoreStride ?? Nk,
+    scores: optionalHandle(scores, 'scores'),
+    offsets: handleOf(offsets, 'offsets'),
+    indices: handleOf(indices, 'indices'),
   });
+  const lists = new TileLists({ batch: B, heads: H, queryTiles: Nq, keyTiles: Nk }, { offsets, indices }, device);
+  return scores === undefined ? { lists } : { lists, scores };
 }
 
 /**
@@ -158,6 +156,6 @@ export const tileSelection = {
     const returnScores = checkBoolean('returnScores', options.returnScores ?? false);
     const scale = checkScale(options.scale, D);
     chooseBackend(device, options.backend, 'tileSelection');
-    return selectTiles({ q, k, grid, keyGrid, rule, scale }, returnScores ? Nk : undefined);
+    return tidy(() => selectTiles({ q, k, grid, keyGrid, rule, scale }, returnScores ? Nk : undefined));
   },
 };

@@ -1,7 +1,7 @@
 /** The whole operator: pool, select, attend to tiles and to tokens, combine. */
 
 import { show, VsaTypeError } from '../errors.js';
-import { tidy } from '../tensor/scope.js';
+import { allOrNothing, tidy } from '../tensor/scope.js';
 import { emptyTensor, share, type Tensor } from '../tensor/tensor.js';
 import { checkOptions } from '../validate.js';
 import { type BackendOption, chooseBackend, kernelsOf } from './backends.js';
@@ -16,7 +16,7 @@ import {
   checkScale,
   checkTensor,
 } from './checks.js';
-import { attendToTiles, coarseAttention, type CoarseCall, keptScoreStride } from './coarse.js';
+import { attendToTiles, coarseAttention, type CoarseCall, type CoarseSaved, keptScoreStride } from './coarse.js';
 import { checkGate, combineBackward, type CombinationGates } from './combination.js';
 import { checkLists, type FineCall, fineBackward, fineForward, TOKENS } from './fine.js';
 import type { Order, TileGrid } from './grid.js';
@@ -81,12 +81,9 @@ export interface VideoSparseAttentionGradients {
   pooledV?: Tensor;
 }
 
-type CoarseState = ReturnType<typeof coarseAttention.forward>['saved'];
-
 /** What the coarse branch keeps: that of the coarse attention alone, pooling needs none. */
 interface CoarseBranch {
-  coarse: CoarseState;
-  output: Tensor;
+  coarse: CoarseSaved;
   gate: Tensor | undefined;
   /** Whether its inputs were given, and want gradients of their own. */
   given: boolean;
@@ -111,7 +108,7 @@ class VideoSparseAttentionSaved extends Saved {
     /** @internal */
     readonly call: FineCall,
   ) {
-    super([q, k, v, fineOutput, lse, lists, fineGate, branch?.coarse, branch?.output, branch?.gate]);
+    super([q, k, v, fineOutput, lse, lists, fineGate, branch?.coarse, branch?.gate]);
   }
 }
 
@@ -229,13 +226,22 @@ export const videoSparseAttention = {
 
       let branch: CoarseBranch | undefined;
       if (coarse !== undefined && pooled !== undefined) {
-        const attended = attendToTiles({ q: pooled.q, k: pooled.k, v: pooled.v!, scores }, tiles);
-        const gate = coarse.gate === undefined ? undefined : share(coarse.gate);
-        branch = { coarse: attended.saved, output: attended.output, gate, given: ready !== undefined };
+        const own = ready === undefined ? (tensor: Tensor) => tensor : share;
+        branch = {
+          coarse: attendToTiles({ q: own(pooled.q), k: own(pooled.k), v: own(pooled.v!), scores }, tiles),
+          gate: coarse.gate === undefined ? undefined : share(coarse.gate),
+          given: ready !== undefined,
+        };
       }
       const heldGate = fineGate === undefined ? undefined : share(fineGate);
       const fine = fineForward({ q, k, v, lists }, call, gatesOf(branch, heldGate));
       const output = fine.combined ?? share(fine.output);
+      // What no backward needs.
+      if (scores !== branch?.coarse.scores) scores?.dispose();
+      if (branch === undefined && ready === undefined) {
+        pooled?.q.dispose();
+        pooled?.k.dispose();
+      }
       const saved = new VideoSparseAttentionSaved(
         share(q),
         share(k),
@@ -249,7 +255,7 @@ export const videoSparseAttention = {
       );
       return { output, saved };
     };
-    return tidy(() => together(device, 'videoSparseAttention', run));
+    return allOrNothing(() => together(device, 'videoSparseAttention', run));
   },
 
   /**
@@ -300,5 +306,5 @@ export const videoSparseAttention = {
 /** What the fine output is combined with, if anything. */
 function gatesOf(branch: CoarseBranch | undefined, fineGate: Tensor | undefined): CombinationGates | undefined {
   if (branch === undefined && fineGate === undefined) return undefined;
-  return { coarse: branch?.output, coarseGate: branch?.gate, fineGate };
+  return { coarse: branch?.coarse.output, coarseGate: branch?.gate, fineGate };
 }

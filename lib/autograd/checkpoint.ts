@@ -29,7 +29,7 @@ export function checkpoint<Inputs extends readonly Tensor[]>(
   if (!gradEnabled()) return call(inputs);
   const made = noGrad(() => tidy(() => call(inputs)));
   const output = outputOf(made, inputs);
-  const saved = noGrad(() => inputs.map((input) => share(input)));
+  const saved = inputs.map((input) => share(input));
   record(
     'checkpoint',
     inputs,

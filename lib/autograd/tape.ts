@@ -7,7 +7,7 @@
 import { show, VsaError } from '../errors.js';
 import { keep, type Resource } from '../tensor/scope.js';
 import { share, Tensor, type Version, versionOf, whenDisposed } from '../tensor/tensor.js';
-import { gradEnabled, noGrad } from './mode.js';
+import { gradEnabled } from './mode.js';
 
 /**
  * Gradients of a call's inputs from that of its output, in the order of the inputs; only those in `wanted` are used.
@@ -206,5 +206,5 @@ export function record(
 
 /** A function may return an input, or another tensor with a history, as it is; the output needs one of its own. */
 export function outputOf(made: Tensor, inputs: readonly (Tensor | undefined)[]): Tensor {
-  return isTracked(made) || inputs.includes(made) ? noGrad(() => share(made)) : made;
+  return isTracked(made) || inputs.includes(made) ? share(made) : made;
 }

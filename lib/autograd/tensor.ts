@@ -5,7 +5,6 @@ import { FLOAT_DTYPES } from '../tensor/dtype.js';
 import { handleOf, observeDerived, share, Tensor } from '../tensor/tensor.js';
 import { checkBoolean, checkOptions } from '../validate.js';
 import { runBackward } from './backward.js';
-import { noGrad } from './mode.js';
 import { dropGrad, gradOf, isRecorded, isTracked, record, setRequiresGrad } from './tape.js';
 
 export interface BackwardOptions {
@@ -93,7 +92,7 @@ Object.defineProperties(Tensor.prototype, {
     configurable: true,
     writable: true,
     value(this: Tensor): Tensor {
-      return noGrad(() => share(this));
+      return share(this);
     },
   },
 });

@@ -16,37 +16,71 @@ export interface Owner {
   ownedResources(): Iterable<Resource>;
 }
 
-const scopes: Set<Resource>[] = [];
+/** The resources of one running `tidy`, in the order they were made; those that left it stay until it is cleaned. */
+interface Scope {
+  resources: Scoped[];
+  left: number;
+}
 
-/** Enters a new resource into the running `tidy`, if there is one. */
-export function track(resource: Resource): void {
-  if (scopes.length > 0) scopes[scopes.length - 1]!.add(resource);
+/** Scopes that are not worth cleaning. */
+const FEW = 64;
+
+const scopes: Scope[] = [];
+
+let scopeOf: (resource: Scoped) => Scope | undefined;
+let setScope: (resource: Scoped, scope: Scope | undefined) => void;
+let isScoped: (value: object) => value is Scoped;
+
+/** A resource that `tidy` disposes. It knows its scope itself: sets of resources would cost more than most calls. */
+export abstract class Scoped implements Resource {
+  #scope: Scope | undefined = undefined;
+
+  static {
+    scopeOf = (resource) => resource.#scope;
+    setScope = (resource, scope) => {
+      resource.#scope = scope;
+    };
+    isScoped = (value): value is Scoped => #scope in value;
+  }
+
+  abstract dispose(): void;
+  abstract get disposed(): boolean;
+}
+
+/** Enters a resource, new or of no scope, into the running `tidy`, if there is one. */
+export function track(resource: Scoped): void {
+  const scope = scopes[scopes.length - 1];
+  if (scope === undefined) return;
+  setScope(resource, scope);
+  scope.resources.push(resource);
 }
 
 /** Forgets a resource that is disposed: a long loop inside one `tidy` must not collect what it has disposed itself. */
-export function untrack(resource: Resource): void {
-  for (const scope of scopes) scope.delete(resource);
+export function untrack(resource: Scoped): void {
+  const scope = scopeOf(resource);
+  if (scope === undefined) return;
+  setScope(resource, undefined);
+  scope.left += 1;
+  if (scope.left < FEW || 2 * scope.left < scope.resources.length) return;
+  scope.resources = scope.resources.filter((one) => scopeOf(one) === scope);
+  scope.left = 0;
 }
 
 function isOwner(value: object): value is Owner {
   return typeof (value as Partial<Owner>).ownedResources === 'function';
 }
 
-function isResource(value: object): value is Resource {
-  return typeof (value as Partial<Resource>).dispose === 'function' && 'disposed' in value;
-}
-
 /** Results are not as deep, but those that hold themselves: from here on it is remembered what was seen. */
 const DEEP = 8;
 
 /** Every resource that a value holds: in arrays, maps, sets and plain objects, however deep. */
-function collect(value: unknown, found: Set<Resource>, depth: number, seen?: Set<object>): void {
+function collect(value: unknown, found: Scoped[], depth: number, seen?: Set<object>): void {
   if (typeof value !== 'object' || value === null) return;
-  const owner = isOwner(value);
-  if (!owner && isResource(value)) {
-    found.add(value);
+  if (isScoped(value)) {
+    found.push(value);
     return;
   }
+  const owner = isOwner(value);
   if (depth === DEEP) seen = new Set();
   if (seen?.has(value) === true) return;
   seen?.add(value);
@@ -64,8 +98,8 @@ function collect(value: unknown, found: Set<Resource>, depth: number, seen?: Set
   }
 }
 
-function resourcesOf(value: unknown): Set<Resource> {
-  const found = new Set<Resource>();
+function resourcesOf(value: unknown): Scoped[] {
+  const found: Scoped[] = [];
   collect(value, found, 0);
   return found;
 }
@@ -81,9 +115,9 @@ export function tidy<T>(fn: () => T): T {
   if (typeof fn !== 'function') {
     throw new VsaTypeError({ code: 'ERR_ARGUMENT', argument: 'fn', got: show(fn), wanted: 'a function' });
   }
-  const scope = new Set<Resource>();
+  const scope: Scope = { resources: [], left: 0 };
   scopes.push(scope);
-  let kept = new Set<Resource>();
+  let kept: Scoped[] = [];
   try {
     const result = fn();
     if (typeof (result as { then?: unknown } | null | undefined)?.then === 'function') {
@@ -100,8 +134,37 @@ export function tidy<T>(fn: () => T): T {
     return result;
   } finally {
     scopes.pop();
-    for (const resource of scope) {
-      if (kept.has(resource)) track(resource);
+    for (const resource of kept) {
+      if (scopeOf(resource) !== scope) continue; // of no scope, of one around, or met before
+      setScope(resource, undefined);
+      track(resource);
+    }
+    for (const resource of scope.resources) {
+      if (scopeOf(resource) !== scope) continue;
+      setScope(resource, undefined);
+      resource.dispose();
+    }
+  }
+}
+
+/**
+ * @internal Runs a function that makes nothing but its result, and disposes what it made if it throws: a `tidy` that
+ * need not look for what to keep, which costs as much as making it.
+ */
+export function allOrNothing<T>(fn: () => T): T {
+  const scope: Scope = { resources: [], left: 0 };
+  scopes.push(scope);
+  let made = false;
+  try {
+    const result = fn();
+    made = true;
+    return result;
+  } finally {
+    scopes.pop();
+    for (const resource of scope.resources) {
+      if (scopeOf(resource) !== scope) continue;
+      setScope(resource, undefined);
+      if (made) track(resource);
       else resource.dispose();
     }
   }

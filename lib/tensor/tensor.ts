@@ -9,7 +9,7 @@ import { checkInteger, checkNumber, checkOptions, checkShape, product, sameShape
 import { checkDType, type DType, dtypeCode, dtypeSize, FLOAT_DTYPES, type TypedArray, typedView } from './dtype.js';
 import { type HostData, parseSeed, toHostArray, toInt32 } from './host.js';
 import type { DevicePointer, NormalOptions, RandomOptions, TensorOptions } from './options.js';
-import { track, untrack } from './scope.js';
+import { Scoped, track, untrack } from './scope.js';
 
 /** How often a memory was overwritten; shared by all tensors of that memory. */
 export interface Version {
@@ -18,7 +18,7 @@ export interface Version {
 
 /** For the operations: a tensor over memory they filled, and the memory of a tensor. */
 interface TensorInternals {
-  wrap(handle: Handle, shape: readonly number[], dtype: DType, device: Device): Tensor;
+  empty(shape: readonly number[], dtype: DType, device: Device): Tensor;
   handle(tensor: Tensor, argument: string): Handle;
   share(tensor: Tensor): Tensor;
   version(tensor: Tensor): Version;
@@ -39,7 +39,7 @@ let derived: ((source: Tensor, result: Tensor, how: Derivation) => void) | undef
  * An array on a device: contiguous, row-major. Operations return at once and run in order; `data()` waits for them.
  * Memory is freed by `dispose()`, by `using`, or by a `tidy` around; the garbage collector is the last resort.
  */
-export class Tensor implements Disposable {
+export class Tensor extends Scoped implements Disposable {
   readonly shape: readonly number[];
   readonly dtype: DType;
   readonly device: Device;
@@ -51,9 +51,13 @@ export class Tensor implements Disposable {
 
   static {
     internals = {
-      wrap: (handle, shape, dtype, device) => new Tensor(handle, shape, dtype, device),
+      empty: (shape, dtype, device) => {
+        const size = product(shape);
+        const handle = native().alloc(size * dtypeSize(dtype), device.number, spareHandles.pop());
+        return new Tensor(handle, shape, dtype, device, size);
+      },
       handle: (tensor, argument) => tensor.#live(argument),
-      share: (tensor) => tensor.#derived(tensor.#share(tensor.shape), 'reshape'),
+      share: (tensor) => tensor.#share(tensor.shape),
       version: (tensor) => tensor.#version,
       whenDisposed: (tensor, then) => {
         tensor.#whenDisposed = then;
@@ -61,11 +65,12 @@ export class Tensor implements Disposable {
     };
   }
 
-  private constructor(handle: Handle, shape: readonly number[], dtype: DType, device: Device) {
+  private constructor(handle: Handle, shape: readonly number[], dtype: DType, device: Device, size = product(shape)) {
+    super();
     this.shape = shape;
     this.dtype = dtype;
     this.device = device;
-    this.size = product(shape);
+    this.size = size;
     this.#handle = handle;
     track(this);
   }
@@ -252,7 +257,7 @@ export class Tensor implements Disposable {
   /** Another tensor of the same memory, with a lifetime of its own. */
   #share(shape: readonly number[]): Tensor {
     const handle = native().retain(this.#live('this'), spareHandles.pop());
-    const shared = new Tensor(handle, shape, this.dtype, this.device);
+    const shared = new Tensor(handle, shape, this.dtype, this.device, this.size);
     shared.#version = this.#version;
     return shared;
   }
@@ -416,7 +421,7 @@ export class Tensor implements Disposable {
   }
 
   /** Gives the memory back. Operations already called still run on it. Calling it again does nothing. */
-  dispose(): void {
+  override dispose(): void {
     if (this.#handle === undefined) return;
     native().release(this.#handle);
     if (spareHandles.length < MOST_SPARE_HANDLES) spareHandles.push(this.#handle);
@@ -429,7 +434,7 @@ export class Tensor implements Disposable {
     this.dispose();
   }
 
-  toString(): string {
+  override toString(): string {
     const state = this.disposed ? ', disposed' : '';
     return `Tensor(${show(this.shape)}, ${this.dtype}, ${this.device.toString()}${state})`;
   }
@@ -437,8 +442,7 @@ export class Tensor implements Disposable {
 
 /** @internal Memory that an operation is about to fill. */
 export function emptyTensor(shape: readonly number[], dtype: DType, device: Device): Tensor {
-  const handle = native().alloc(product(shape) * dtypeSize(dtype), device.number, spareHandles.pop());
-  return internals.wrap(handle, shape, dtype, device);
+  return internals.empty(shape, dtype, device);
 }
 
 /** A tensor that one operation fills; nothing is left behind if that cannot be called. */
@@ -458,6 +462,11 @@ export function handleOf(tensor: Tensor, argument: string): Handle {
   return internals.handle(tensor, argument);
 }
 
+/** @internal The same, if there is a tensor. */
+export function optionalHandle(tensor: Tensor | undefined, argument: string): Handle | undefined {
+  return tensor === undefined ? undefined : handleOf(tensor, argument);
+}
+
 /** @internal Calls `then` once the tensor is disposed; one call a tensor. */
 export function whenDisposed(tensor: Tensor, then: () => void): void {
   internals.whenDisposed(tensor, then);
@@ -473,7 +482,7 @@ export function observeDerived(observer: (source: Tensor, result: Tensor, how: D
   derived = observer;
 }
 
-/** @internal Another tensor of the same memory. */
+/** @internal Another tensor of the same memory, of which no tape knows. */
 export function share(tensor: Tensor): Tensor {
   return internals.share(tensor);
 }

@@ -53,8 +53,8 @@ test('coarse attention of given scores has the bits of one that makes them, forw
     const tensors = inputs();
     const { scores } = select(tensors, STRIDE);
     const [made, given] = [undefined, scores].map((kept) => {
-      const { output, saved } = attendToTiles({ ...tensors, scores: kept }, call);
-      return { output, lse: saved.lse, ...coarseAttention.backward(saved, { output: tensors.dOutput }) };
+      const saved = attendToTiles({ ...tensors, scores: kept }, call);
+      return { output: saved.output, lse: saved.lse, ...coarseAttention.backward(saved, { output: tensors.dOutput }) };
     });
     return { made: made!, given: given! };
   });
@@ -65,11 +65,10 @@ test('coarse attention of given scores has the bits of one that makes them, forw
 test('saved state owns the scores', async () => {
   const { first, second } = tidy(() => {
     const tensors = inputs();
-    const { output, saved } = tidy(() => attendToTiles({ ...tensors, ...select(tensors, STRIDE) }, call));
+    const saved = tidy(() => attendToTiles({ ...tensors, ...select(tensors, STRIDE) }, call));
     const grads = { output: tensors.dOutput };
     const [first, second] = [coarseAttention.backward(saved, grads).k, coarseAttention.backward(saved, grads).k];
     saved.dispose();
-    output.dispose();
     expect(() => coarseAttention.backward(saved, grads)).toThrow('living');
     return { first, second };
   });

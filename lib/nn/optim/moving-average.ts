@@ -67,7 +67,7 @@ export class MovingAverage implements Disposable {
   /** The averages by name, in tensors of the same memory that are yours to dispose. */
   state(): Map<string, Tensor> {
     this.#checkLiving();
-    return noGrad(() => tidy(() => new Map([...this.averages].map(([name, average]) => [name, share(average)]))));
+    return tidy(() => new Map([...this.averages].map(([name, average]) => [name, share(average)])));
   }
 
   /**
