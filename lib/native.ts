@@ -1,7 +1,7 @@
 /** The one typed description of the native addon; binding.ts loads it. */
 
 /** The addon's interface this file describes; csrc/binding/addon.cpp has the same number. */
-export const INTERFACE = 8;
+export const INTERFACE = 9;
 
 declare const handleBrand: unique symbol;
 /** One share of a device memory. Given back by `release`; the collector does it as a last resort. */
@@ -19,8 +19,11 @@ export interface NativeMark {
   readonly [handleBrand]: 'mark';
 }
 
-/** `[T, Y, X, ct, cy, cx, prefix]` */
-export type NativeGrid = Float64Array;
+/** A grid of tokens, which the addon has checked. */
+export interface NativeGrid {
+  readonly [handleBrand]: 'grid';
+}
+
 /** CSR lists; absent where the operation takes lists: full lists. */
 export interface NativeLists {
   offsets: Handle;
@@ -87,6 +90,9 @@ interface FineTensors extends KeyDims, Tokens {
 export interface Native {
   interface: number;
 
+  /** `[T, Y, X, ct, cy, cx, prefix]` */
+  tileGrid(numbers: Float64Array): NativeGrid;
+
   /** `released`: a handle that was given back, to be used again. */
   alloc(bytes: number, device: number, released?: Handle): Handle;
   retain(handle: Handle, released?: Handle): Handle;
@@ -145,8 +151,20 @@ export interface Native {
   randomNormal(p: { dtype: number; seed: bigint; count: number; mean: number; std: number; output: Handle }): void;
 
   poolingForward(p: Dims & Tokens & { grid: NativeGrid; x: Handle; output: Handle }): void;
-  /** q, then of keys what there is: k, or k and v. */
-  poolingTogether(p: KeyDims & Tokens & { qGrid: NativeGrid; kvGrid: NativeGrid; x: Handle[]; output: Handle[] }): void;
+  poolingTogether(
+    p: KeyDims &
+      Tokens & {
+        qGrid: NativeGrid;
+        kvGrid: NativeGrid;
+        q: Handle;
+        qMeans: Handle;
+        k: Handle;
+        kMeans: Handle;
+        /** Or neither. */
+        v: Handle | undefined;
+        vMeans: Handle | undefined;
+      },
+  ): void;
   poolingBackward(p: Dims & Tokens & { grid: NativeGrid; doutput: Handle; dx: Handle }): void;
   coarseForward(p: CoarseTensors): void;
   coarseBackward(p: CoarseTensors & { doutput: Handle; dq: Handle; dk: Handle; dv: Handle }): void;

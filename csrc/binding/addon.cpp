@@ -1,6 +1,7 @@
 #include <napi.h>
 
 #include "binding/env.h"
+#include "binding/grid.h"
 #include "binding/handle.h"
 #include "binding/ops.h"
 #include "binding/throw.h"
@@ -8,13 +9,14 @@
 namespace {
 
 // Counts the changes of the interface between lib/native.ts and this addon; both must have the same.
-constexpr int kInterface = 8;
+constexpr int kInterface = 9;
 
 Napi::Object init(Napi::Env env, Napi::Object exports) {
   vsa::binding::guarded(env, [&]() -> napi_value {
     env.SetInstanceData(new vsa::binding::Environment(env));
     exports.Set("interface", kInterface);
     vsa::binding::export_handles(env, exports);
+    vsa::binding::export_grids(env, exports);
     vsa::binding::export_device(env, exports);
     vsa::binding::export_elementwise(env, exports);
     vsa::binding::export_attention(env, exports);

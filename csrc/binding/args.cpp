@@ -15,25 +15,6 @@ Napi::Value Args::get(const char* name) const {
               std::string(name) + ": got no such argument of the operation, wanted it among its fields");
 }
 
-TileGrid Args::grid(const char* name) const {
-  const auto array = get(name).As<Napi::Float64Array>();
-  VSA_CHECK(array.IsTypedArray() && array.TypedArrayType() == napi_float64_array && array.ElementLength() == 7,
-            "a grid is seven numbers");
-  std::array<int64_t, 7> n;
-  for (size_t i = 0; i < 7; ++i) n[i] = static_cast<int64_t>(array[i]);
-  TileGrid grid{
-      {n[0], n[1], n[2]}, {static_cast<int32_t>(n[3]), static_cast<int32_t>(n[4]), static_cast<int32_t>(n[5])}, n[6]};
-  constexpr int64_t kMost = int64_t{1} << 40;
-  for (int dim = 0; dim < 3; ++dim) {
-    VSA_CHECK(n[dim] >= 1 && n[dim] < kMost, "grid dims must be positive");
-    VSA_CHECK(n[dim + 3] >= 1 && n[dim + 3] <= kTileVolume, "tile dims must be positive");
-  }
-  VSA_CHECK(n[3] * n[4] * n[5] == kTileVolume, "a tile has 64 slots");
-  VSA_CHECK(n[6] >= 0 && n[6] < kMost, "the prefix must not be negative");
-  VSA_CHECK(grid.total_tiles() <= INT32_MAX, "tiles must be counted in 32 bits");
-  return grid;
-}
-
 TileLists Args::lists(const char* name, int64_t heads, int64_t rows, int64_t columns) {
   const std::string prefix = std::string(name) + ".";
   const Napi::Value offsets = get((prefix + "offsets").c_str());

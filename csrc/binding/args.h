@@ -2,13 +2,13 @@
 
 #include <napi.h>
 
-#include <array>
 #include <initializer_list>
 #include <memory>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "binding/grid.h"
 #include "binding/handle.h"
 #include "binding/throw.h"
 #include "core/dtype.h"
@@ -72,8 +72,7 @@ public:
     VSA_CHECK(value <= 1, "unknown order");
     return static_cast<Order>(value);
   }
-  // [T, Y, X, ct, cy, cx, prefix]
-  TileGrid grid(const char* name = "grid") const;
+  const TileGrid& grid(const char* name = "grid") const { return grid_of(get(name)); }
 
   // The numbers of elements of several memories.
   std::vector<int64_t> counts(const char* name) const;
@@ -113,7 +112,10 @@ public:
 
 private:
   Napi::Value get(const char* name) const;
-  static bool given(Napi::Value value) { return !value.IsUndefined() && !value.IsNull(); }
+  static bool given(Napi::Value value) {
+    const napi_valuetype type = value.Type();
+    return type != napi_undefined && type != napi_null;
+  }
   void* touch(const char* name, int64_t bytes, Held& held) { return touch(get(name), name, bytes, held); }
   void* touch(Napi::Value handle, const char* name, int64_t bytes, Held& held);
   void* touch_or_null(const char* name, int64_t bytes, Held& held) {

@@ -36,17 +36,19 @@ Napi::Value pooling_forward(const Napi::CallbackInfo& info) {
 Napi::Value pooling_together(const Napi::CallbackInfo& info) {
   Args a(info);
   PoolingTogether p{};
-  const uint32_t count = a.length("x");
-  VSA_CHECK(count > 0 && count <= PoolingTogether::kMost && a.length("output") == count, "1 to 3 tensors are pooled");
-  p.count = static_cast<int32_t>(count);
-  for (uint32_t i = 0; i < count; ++i) {
-    PoolingForward& part = p.parts[i];
-    part.dtype = a.float_dtype(), part.order = a.order();
-    part.B = a.integer("B"), part.D = a.integer("D");
-    part.H = i == 0 ? a.integer("H") : a.integer("Hkv");
-    part.grid = i == 0 ? a.grid("qGrid") : a.grid("kvGrid");
-    part.x = a.in_of("x", i, part.B * part.grid.rows(part.order) * part.H * part.D * size_of(part.dtype));
-    part.output = static_cast<float*>(a.out_of("output", i, part.B * part.grid.total_tiles() * part.H * part.D * 4));
+  PoolingForward part{};
+  part.dtype = a.float_dtype(), part.order = a.order();
+  part.B = a.integer("B"), part.D = a.integer("D");
+  const int64_t heads[2] = {a.integer("H"), a.integer("Hkv")};
+  const TileGrid grids[2] = {a.grid("qGrid"), a.grid("kvGrid")};
+  constexpr const char* kNames[][2] = {{"q", "qMeans"}, {"k", "kMeans"}, {"v", "vMeans"}};
+  for (const auto& [x, means] : kNames) {
+    part.H = heads[p.count > 0], part.grid = grids[p.count > 0];
+    part.x = a.in_or_null(x, part.B * part.grid.rows(part.order) * part.H * part.D * size_of(part.dtype));
+    part.output = static_cast<float*>(a.out_or_null(means, part.B * part.grid.total_tiles() * part.H * part.D * 4));
+    VSA_CHECK((part.x == nullptr) == (part.output == nullptr), "a tensor and its means go together");
+    VSA_CHECK(part.x != nullptr || p.count > 0, "q is pooled at least");
+    if (part.x != nullptr) p.parts[p.count++] = part;
   }
   return a.launch(p);
 }
@@ -261,8 +263,9 @@ Napi::Value tiling(const Napi::CallbackInfo& info) {
 
 void export_attention(Napi::Env env, Napi::Object exports) {
   operation<pooling_forward>(env, exports, "poolingForward", {"dtype", "B", "H", "D", "grid", "order", "x", "output"});
-  operation<pooling_together>(env, exports, "poolingTogether",
-                              {"x", "output", "dtype", "order", "B", "D", "H", "Hkv", "qGrid", "kvGrid"});
+  operation<pooling_together>(
+      env, exports, "poolingTogether",
+      {"dtype", "order", "B", "D", "H", "Hkv", "qGrid", "kvGrid", "q", "qMeans", "k", "kMeans", "v", "vMeans"});
   operation<pooling_backward>(env, exports, "poolingBackward",
                               {"dtype", "B", "H", "D", "grid", "order", "doutput", "dx"});
   operation<coarse_forward>(env, exports, "coarseForward",

@@ -24,6 +24,7 @@ Environment::Environment(Napi::Env env) {
   auto* held = new std::shared_ptr<Mailbox>(mailbox_);
   env.AddCleanupHook(
       [](std::shared_ptr<Mailbox>* mailbox) {
+        Device::end_thread();
         {
           std::scoped_lock lock((*mailbox)->work_mutex, (*mailbox)->mutex);
           (*mailbox)->closed = true;

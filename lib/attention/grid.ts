@@ -1,5 +1,6 @@
 /** Where tokens lie: the token grid of a video, its tiles, its prefix. */
 
+import { native, type NativeGrid } from '../binding.js';
 import { show, VsaRangeError, VsaTypeError } from '../errors.js';
 import { checkChoice, checkInteger, checkOptions } from '../validate.js';
 
@@ -63,7 +64,8 @@ export class TileGrid {
   readonly length: number;
   /** Rows of a tensor in tiled order: 64 times all tiles. */
   readonly slots: number;
-  readonly #native: Float64Array;
+  /** As the addon takes it, from the first operation on. */
+  #native: NativeGrid | undefined;
 
   /** @throws VsaRangeError ERR_GRID for dims that are not positive, a tile whose volume is not 64, too many tiles. */
   constructor(options: TileGridOptions) {
@@ -87,7 +89,6 @@ export class TileGrid {
     this.totalTileCount = this.prefixTileCount + this.tileCount;
     this.length = this.prefix + T * Y * X;
     this.slots = TILE_VOLUME * this.totalTileCount;
-    this.#native = Float64Array.of(T, Y, X, ct, cy, cx, this.prefix);
     if (this.totalTileCount > MAX_TILES) {
       throw new VsaRangeError({
         code: 'ERR_GRID',
@@ -171,7 +172,7 @@ export class TileGrid {
   }
 
   /** @internal As the addon takes it. */
-  native(): Float64Array {
-    return this.#native;
+  native(): NativeGrid {
+    return (this.#native ??= native().tileGrid(Float64Array.of(...this.tokens, ...this.tile, this.prefix)));
   }
 }

@@ -4,7 +4,7 @@ import { native } from '../binding.js';
 import type { DType } from '../tensor/dtype.js';
 import { dtypeCode } from '../tensor/dtype.js';
 import { tidy } from '../tensor/scope.js';
-import { emptyTensor, handleOf, type Tensor } from '../tensor/tensor.js';
+import { emptyTensor, handleOf, optionalHandle, type Tensor } from '../tensor/tensor.js';
 import type { Device } from '../device/device.js';
 import { checkOptions } from '../validate.js';
 import { type BackendOption, chooseBackend } from './backends.js';
@@ -56,13 +56,7 @@ export function poolTogether(
     q: means(grid.totalTileCount, H),
     k: means(keyGrid.totalTileCount, Hkv),
   };
-  const x = [handleOf(q, 'q'), handleOf(k, 'k')];
-  const output = [handleOf(pooled.q, 'q'), handleOf(pooled.k, 'k')];
-  if (v !== undefined) {
-    pooled.v = means(keyGrid.totalTileCount, Hkv);
-    x.push(handleOf(v, 'v'));
-    output.push(handleOf(pooled.v, 'v'));
-  }
+  if (v !== undefined) pooled.v = means(keyGrid.totalTileCount, Hkv);
   native().poolingTogether({
     B,
     H,
@@ -72,8 +66,12 @@ export function poolTogether(
     order: orderCode(order),
     qGrid: grid.native(),
     kvGrid: keyGrid.native(),
-    x,
-    output,
+    q: handleOf(q, 'q'),
+    qMeans: handleOf(pooled.q, 'q'),
+    k: handleOf(k, 'k'),
+    kMeans: handleOf(pooled.k, 'k'),
+    v: optionalHandle(v, 'v'),
+    vMeans: optionalHandle(pooled.v, 'v'),
   });
   return pooled;
 }

@@ -4,7 +4,7 @@ import { cpSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, syml
 import { createRequire } from 'node:module';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { DIST, ROOT, runNode } from './node.js';
+import { DIST, ROOT, runNode, runProgram } from './node.js';
 
 let folder = '';
 beforeEach(() => {
@@ -132,4 +132,17 @@ test('two copies of the package in one process, of one addon', async () => {
   );
   const [one, two] = ['{"numTensors":1,"numBytes":8}', '{"numTensors":1,"numBytes":12}'];
   expect(outcome).toMatchObject({ code: 0, stderr: '', stdout: `true false [${one},${two},1,1,2,2,2]\n` });
+});
+
+test('works where strings may not be compiled', async () => {
+  const found = await runProgram(
+    `const grid = new vsa.TileGrid({ tokens: '4x4x8' });
+     const q = vsa.Tensor.full([1, 128, 1, 64], 1);
+     const { output } = vsa.videoSparseAttention.forward({ q, k: q, v: q, grid, topK: 1, coarse: 'add' });
+     let compiled = true;
+     try { new Function('return 1')(); } catch { compiled = false; }
+     report([compiled, output.dataSync()[77]]);`,
+    { flags: ['--disallow-code-generation-from-strings'] },
+  );
+  expect(found).toEqual([false, 2]);
 });
