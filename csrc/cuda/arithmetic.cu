@@ -61,7 +61,7 @@ void add_repeated(const Add& p, const Launch& on) {
     constexpr int V = vector();
     const int64_t vectors = p.count / V;
     VSA_CHECK(vectors <= INT32_MAX, "too large a problem for one launch");
-    add_repeated_kernel<T, V><<<blocks_of(vectors, kMapThreads), kMapThreads, 0, on.stream>>>(
+    add_repeated_kernel<T, V><<<blocks_of(vectors, kMapThreads), kMapThreads, 0, on.stream()>>>(
         Combined{p.alpha, p.beta}, static_cast<const T*>(p.a), static_cast<const T*>(p.b), static_cast<T*>(p.output),
         static_cast<uint32_t>(vectors), FastDivision(static_cast<uint32_t>(p.b_count / V)));
     check_launch("add_repeated_kernel");

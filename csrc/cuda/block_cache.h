@@ -15,13 +15,23 @@ public:
   static constexpr int64_t kGranule = 512;
   static int64_t rounded(int64_t bytes) { return bytes <= 0 ? kGranule : (bytes + kGranule - 1) / kGranule * kGranule; }
 
-  // A free block of a rounded size, the one given back last; null if there is none.
+  // A free block of a rounded size; null if there is none. The one of the lowest address: so a loop that gives back in
+  // every round what it took gets the same blocks for the same things every time, and launches with the same arguments
+  // (cuda/kept_launches.h), whatever the order of giving back.
   void* take(int64_t size);
   void put(void* data, int64_t size);
   // Takes out the blocks that were given back first, until at most so many bytes are left, and has each freed.
   template <typename Free>
   void shrink(int64_t most, const Free& free) {
-    while (bytes_ > most) free(take_oldest());
+    if (most > 0) {
+      while (bytes_ > most) free(take_oldest());
+      return;
+    }
+    for (const auto& [size, same] : by_size_) {
+      for (const Block& block : same) free(block.data);
+    }
+    by_size_.clear();
+    bytes_ = 0;
   }
   int64_t bytes() const { return bytes_; }
 
@@ -33,7 +43,7 @@ private:
 
   void* take_oldest();
 
-  std::unordered_map<int64_t, std::vector<Block>> by_size_;  // each in the order of their numbers
+  std::unordered_map<int64_t, std::vector<Block>> by_size_;  // each in falling order of addresses
   uint64_t puts_ = 0;
   int64_t bytes_ = 0;
 };

@@ -1,5 +1,6 @@
 #include <cmath>
 
+#include "cuda/chain.h"
 #include "cuda/check.h"
 #include "cuda/coarse_scores.cuh"
 #include "cuda/coarse_tensor.cuh"
@@ -378,8 +379,7 @@ void launch_dq(BackwardArgs args, const Launch& on) {
   const int64_t blocks = int64_t{args.key_heads} * args.heads_each * args.blocks;
   VSA_CHECK(blocks <= INT32_MAX, "too many query tiles for a launch");
   allow_shared_memory(coarse_dq<D, kGroups>, kShared, "coarse_dq");
-  coarse_dq<D, kGroups><<<static_cast<unsigned>(blocks), kThreads, kShared, on.stream>>>(args);
-  check_launch("coarse_dq");
+  launch_kernel(coarse_dq<D, kGroups>, "coarse_dq", on, static_cast<unsigned>(blocks), kThreads, kShared, args);
 }
 
 template <int D, int kGroups>
@@ -390,8 +390,7 @@ void launch_dk_dv(BackwardArgs args, const Launch& on) {
   const int64_t blocks = int64_t{args.key_heads} * args.blocks;
   VSA_CHECK(blocks <= INT32_MAX, "too many key tiles for a launch");
   allow_shared_memory(coarse_dk_dv<D, kGroups>, kShared, "coarse_dk_dv");
-  coarse_dk_dv<D, kGroups><<<static_cast<unsigned>(blocks), kThreads, kShared, on.stream>>>(args);
-  check_launch("coarse_dk_dv");
+  launch_kernel(coarse_dk_dv<D, kGroups>, "coarse_dk_dv", on, static_cast<unsigned>(blocks), kThreads, kShared, args);
 }
 
 template <int D>
@@ -410,7 +409,7 @@ void launch(const CoarseBackward& p, const Launch& on) {
   VSA_CHECK(p.D == 64 || p.D == 96 || p.D == 128, "D must be 64, 96 or 128");
   if (p.B * p.Nq * p.Nk == 0) {
     const auto clear = [&](float* x, int64_t rows) {
-      check(cudaMemsetAsync(x, 0, static_cast<size_t>(rows * p.D) * sizeof(float), on.stream), "cudaMemsetAsync");
+      check(cudaMemsetAsync(x, 0, static_cast<size_t>(rows * p.D) * sizeof(float), on.stream()), "cudaMemsetAsync");
     };
     clear(p.dq, p.B * p.Nq * p.H), clear(p.dk, p.B * p.Nk * p.Hkv), clear(p.dv, p.B * p.Nk * p.Hkv);
     return;

@@ -1,6 +1,7 @@
 #include <cmath>
 
-#include "cuda/check.h"
+#include "core/error.h"
+#include "cuda/chain.h"
 #include "cuda/coarse_scores.cuh"
 #include "cuda/coarse_tensor.cuh"
 #include "cuda/kernel_attributes.h"
@@ -196,8 +197,8 @@ void launch_as(ForwardArgs args, int64_t heads, const Launch& on) {
   const int64_t blocks = heads * args.row_blocks;
   VSA_CHECK(blocks <= INT32_MAX, "too many query tiles for a launch");
   allow_shared_memory(coarse_forward<D, kGroups>, kShared, "coarse_forward");
-  coarse_forward<D, kGroups><<<static_cast<unsigned>(blocks), kThreads, kShared, on.stream>>>(args);
-  check_launch("coarse_forward");
+  launch_kernel(coarse_forward<D, kGroups>, "coarse_forward", on, static_cast<unsigned>(blocks), kThreads, kShared,
+                args);
 }
 
 template <int D>

@@ -1,4 +1,5 @@
-#include "cuda/check.h"
+#include "core/error.h"
+#include "cuda/chain.h"
 #include "cuda/coarse_scores.cuh"
 #include "cuda/kernel_attributes.h"
 #include "cuda/selection_scores.cuh"
@@ -43,8 +44,7 @@ void launch_as(Args a, int64_t heads, const Launch& on) {
   VSA_CHECK(blocks <= INT32_MAX, "too many tiles for a launch");
   allow_shared_memory(coarse_scores<S>, S::kSharedBytes, "coarse_scores");
   prefer_shared_memory(coarse_scores<S>, "coarse_scores");
-  coarse_scores<S><<<static_cast<unsigned>(blocks), S::kThreads, S::kSharedBytes, on.stream>>>(a);
-  check_launch("coarse_scores");
+  launch_kernel(coarse_scores<S>, "coarse_scores", on, static_cast<unsigned>(blocks), S::kThreads, S::kSharedBytes, a);
 }
 
 template <class Coarse>

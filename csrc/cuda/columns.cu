@@ -136,8 +136,8 @@ void walk(DType dtype, bool wide, int64_t rows, int64_t width, int64_t groups, f
     float* const partial = sums == nullptr || direct ? sums : on.scratch_of<float>(parts.count() * width);
     const F f = f_of(element, vector);
     if (parts.count() > 0) {
-      columns_kernel<V><<<blocks_of(parts.count() * blocks, 1), dim3(kLanes, kRows), 0, on.stream>>>(f, parts, width,
-                                                                                                     blocks, partial);
+      columns_kernel<V><<<blocks_of(parts.count() * blocks, 1), dim3(kLanes, kRows), 0, on.stream()>>>(f, parts, width,
+                                                                                                       blocks, partial);
       check_launch(name);
     }
     if (sums != nullptr && !direct) launch_group_sums(partial, parts, width, sums, on);

@@ -1,4 +1,5 @@
-#include "cuda/check.h"
+#include "core/error.h"
+#include "cuda/chain.h"
 #include "cuda/launch.h"
 #include "cuda/tile_columns.cuh"
 
@@ -264,8 +265,7 @@ void launch(const CombinationForward& p, const Launch& on) {
                                   static_cast<const T*>(p.fine_gate), static_cast<T*>(p.output)};
         const auto kernel =
             p.fine_gate != nullptr ? combination_forward<T, vector(), true> : combination_forward<T, vector(), false>;
-        kernel<<<blocks, kThreads, 0, on.stream>>>(columns, args);
-        check_launch("combination_forward");
+        launch_kernel(kernel, "combination_forward", on, blocks, kThreads, 0, columns, args);
       });
 }
 
@@ -304,14 +304,12 @@ void launch(const CombinationBackward& p, const Launch& on) {
                                                          : combination_backward<T, vector(), kFineGate, false>;
         };
         const auto kernel = p.fine_gate != nullptr ? kernel_of(std::true_type()) : kernel_of(std::false_type());
-        kernel<<<blocks, kThreads, 0, on.stream>>>(columns, args);
-        check_launch("combination_backward");
+        launch_kernel(kernel, "combination_backward", on, blocks, kThreads, 0, columns, args);
         if (args.delta == nullptr || args.lanes > 0) return;
         const int64_t rows = p.B * columns.layout.rows * p.H;
-        combination_delta<T><<<blocks_of(rows, kDeltaThreads / 32), kDeltaThreads, 0, on.stream>>>(
-            columns.layout, rows, static_cast<int32_t>(p.H), static_cast<int32_t>(p.D), args.fine,
-            p.fine_gate != nullptr ? args.dfine : args.doutput, args.delta);
-        check_launch("combination_delta");
+        launch_kernel(combination_delta<T>, "combination_delta", on, blocks_of(rows, kDeltaThreads / 32), kDeltaThreads,
+                      0, columns.layout, rows, static_cast<int32_t>(p.H), static_cast<int32_t>(p.D), args.fine,
+                      p.fine_gate != nullptr ? static_cast<const T*>(args.dfine) : args.doutput, args.delta);
       });
 }
 

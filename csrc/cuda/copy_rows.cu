@@ -31,7 +31,7 @@ void copy(const CopyRows& p, const Launch& on) {
       const int64_t columns = std::min(width, vectors - column), items = std::min(height, p.rows - row) * columns;
       const char* x = static_cast<const char*>(p.x) + p.x_offset + row * p.x_stride + column * size;
       char* output = static_cast<char*>(p.output) + p.output_offset + row * p.output_stride + column * size;
-      copy_rows_kernel<V><<<blocks_of(items, kThreads), kThreads, 0, on.stream>>>(
+      copy_rows_kernel<V><<<blocks_of(items, kThreads), kThreads, 0, on.stream()>>>(
           x, output, p.x_stride, p.output_stride, static_cast<uint32_t>(items),
           FastDivision(static_cast<uint32_t>(columns)));
       check_launch("copy_rows_kernel");

@@ -11,8 +11,10 @@
 
 #include "cuda/capture.h"
 #include "cuda/devices.h"
+#include "cuda/driver.h"
 #include "cuda/fault.h"
 #include "cuda/lists_guard.h"
+#include "cuda/padding.h"
 #include "cuda/pointers.h"
 
 namespace vsa::cuda {
@@ -48,8 +50,10 @@ bool lets_beside(const CoarseForward& p) {
 }  // namespace
 
 thread_local std::unique_ptr<CudaDevice::Capture> CudaDevice::capture_;
+thread_local CudaDevice::Together CudaDevice::together_ = {};
 
-CudaDevice::CudaDevice(int index) : index_(index) {
+CudaDevice::CudaDevice(int index)
+    : index_(index), current_context_(driver_function<PFN_cuCtxGetCurrent_v4000>("cuCtxGetCurrent", 12000)) {
   check(cudaSetDevice(index), "cudaSetDevice");
   check(cudaGetDeviceProperties(&properties_, index), "cudaGetDeviceProperties");
   check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "cudaStreamCreate");
@@ -60,15 +64,25 @@ CudaDevice::CudaDevice(int index) : index_(index) {
   // Freed memory stays with the pool: giving it back to the driver at every wait would cost more than the kernels.
   uint64_t keep_all = UINT64_MAX;
   check(cudaMemPoolSetAttribute(pool_, cudaMemPoolAttrReleaseThreshold, &keep_all), "cudaMemPoolSetAttribute");
+  current_context_(&context_);  // what cudaSetDevice has made
   staging_ = std::make_unique<Staging>();
   progress_ = std::make_unique<Progress>();
+  kept_ = std::make_unique<KeptLaunches>(stream_);
   completions_ = std::make_unique<Completions>(index, stream_, [this](cudaError_t error) {
     const std::lock_guard lock(mutex_);
     return lose(CudaError(error, "waiting for the GPU"));
   });
 }
 
+// Asked for first: cudaSetDevice takes longer where there is nothing to do.
+void CudaDevice::make_current() {
+  CUcontext current = nullptr;
+  if (context_ != nullptr && current_context_(&current) == CUDA_SUCCESS && current == context_) return;
+  check(cudaSetDevice(index_), "cudaSetDevice");
+}
+
 std::exception_ptr CudaDevice::explain(const CudaError& error) {
+  counters_ready_ = false;
   // An error that the stream still has after it was cleared is the context's.
   const cudaError_t state = cudaStreamQuery(stream_);
   cudaGetLastError();
@@ -157,7 +171,7 @@ void CudaDevice::free_block(void* data, int64_t bytes) noexcept {
   used_ -= size;
   lets_beside_ = false;
   if (lost_ != nullptr) return;
-  if (!caches_blocks()) {
+  if (!caches_blocks() && kept_->empty()) {
     if (cudaSetDevice(index_) == cudaSuccess) cudaFreeAsync(data, stream_);
     cudaGetLastError();
     return;
@@ -169,6 +183,7 @@ void CudaDevice::free_block(void* data, int64_t bytes) noexcept {
 
 // Gives the pool blocks back until at most so many bytes are cached.
 void CudaDevice::shrink_cache(int64_t most) noexcept {
+  if (!kept_->empty()) return;  // they may use them: next time
   if (cache_.bytes() <= most || cudaSetDevice(index_) != cudaSuccess) return;
   cache_.shrink(most, [&](void* data) { cudaFreeAsync(data, stream_); });
   cudaGetLastError();
@@ -181,16 +196,28 @@ void* CudaDevice::zeroed(int64_t bytes, Launch& to) {
   VSA_CHECK(taken <= kPage, "little memory is asked for as zeros");
   if (zeros_ == nullptr || zeros_taken_ + taken > kPage) {
     if (zeros_ == nullptr) zeros_ = static_cast<unsigned char*>(allocate_block(kPage));
-    check(cudaMemsetAsync(zeros_, 0, kPage, stream_), "cudaMemsetAsync");
+    check(cudaMemsetAsync(zeros_, 0, kPage, to.stream()), "cudaMemsetAsync");
     to.beside = false;
     zeros_taken_ = 0;
   }
   return zeros_ + std::exchange(zeros_taken_, zeros_taken_ + taken);
 }
 
+void CudaDevice::ready_counters() {
+  if (counters_ == nullptr) counters_ = static_cast<int32_t*>(allocate_block(Launch::kCounterBytes));
+  kept_->launch();
+  check(cudaMemsetAsync(counters_, 0, Launch::kCounterBytes, stream_), "cudaMemsetAsync");
+  counters_ready_ = true;
+}
+
 void CudaDevice::check_guards(const void* base, int64_t bytes) noexcept {
   const std::lock_guard lock(mutex_);
   if (lost_ != nullptr || cudaSetDevice(index_) != cudaSuccess) return;
+  try {
+    launch_kept();
+  } catch (...) {
+    return;  // the next call meets the same
+  }
   std::vector<unsigned char> guards(2 * kGuardBytes);
   const auto* const first = static_cast<const unsigned char*>(base);
   const bool read =
@@ -268,15 +295,20 @@ void CudaDevice::when_idle(Done done) {
 
 void CudaDevice::launch(Call call) {
   const std::lock_guard lock(mutex_);
-  const bool may_run_beside = lets_beside_ && !capturing();  // recordings have memsets in between
+  // Recordings may have memsets between.
+  const bool may_run_beside = lets_beside_ && counters_ready_ && keeper_ == std::this_thread::get_id() && !capturing();
 #if defined(VSA_WITH_SM90A)
   constexpr bool has_hopper_code = true;
 #else
   constexpr bool has_hopper_code = false;  // that for other GPUs does not wait
 #endif
-  enter([&] {
-    const bool recorded = capturing();
-    const cudaStream_t stream = recorded ? capture_->stream : stream_;
+  enter_keeping([&] {
+    const bool recorded = capturing(), keeps = keeps_launches();
+    throw_kept_failure();
+    take_turn();
+    if (!keeps) kept_->launch();
+    if (!counters_ready_) ready_counters();
+    const cudaStream_t queue = recorded ? capture_->stream : stream_;
     std::vector<std::pair<void*, int64_t>> scratch;
     const auto give_back = [&] {
       for (const auto& [data, bytes] : scratch) {
@@ -288,19 +320,21 @@ void CudaDevice::launch(Call call) {
       scratch.emplace_back(data, bytes);
       return data;
     };
-    Launch to{.stream = stream,
+    Launch to{.queue = queue,
+              .kept = keeps ? kept_.get() : nullptr,
               .sm_count = properties_.multiProcessorCount,
               .capability = 10 * properties_.major + properties_.minor,
               .shared_memory = static_cast<int>(properties_.sharedMemPerBlockOptin),
               .chains = has_hopper_code && properties_.major == 9 && properties_.minor == 0,
               .beside = false,
+              .counters = counters_,
               .scratch = [&](int64_t bytes) { return take(bytes); },
               .zeroed =
                   [&](int64_t bytes) {
                     // A graph's replays need theirs zeroed anew.
                     if (!recorded && bytes <= kMostZeroed) return zeroed(bytes, to);
                     void* const data = take(bytes);
-                    check(cudaMemsetAsync(data, 0, static_cast<size_t>(bytes), stream), "cudaMemsetAsync");
+                    check(cudaMemsetAsync(data, 0, static_cast<size_t>(bytes), to.stream()), "cudaMemsetAsync");
                     to.beside = false;
                     return data;
                   }};
@@ -310,6 +344,7 @@ void CudaDevice::launch(Call call) {
       try {
         std::visit(
             [&](auto& params) {
+              clear_padding(params);
               guard.check_lists(params, to);
               to.beside = may_run_beside && to.chains && !guard.has_checked();
               cuda::launch(std::as_const(params), to);
@@ -317,6 +352,7 @@ void CudaDevice::launch(Call call) {
             },
             call.operation);
       } catch (...) {
+        counters_ready_ = false;
         give_back();
         throw;
       }
@@ -326,27 +362,88 @@ void CudaDevice::launch(Call call) {
     if (recorded) {
       capture_->keep(call);
     } else {
-      bool numbered = true;
-      if (together_ == 0) {
-        progress_->mark(name_of(call.operation), stream);
-      } else {
-        numbered = progress_->part(together_name_, stream);
+      const bool is_part = in_together();
+      const bool numbered = !is_part || !progress_->part(together_.name);
+      keeper_name_ = together_.name;
+      if (numbered) {
+        kept_->launch();
+        progress_->mark(is_part ? together_.name : name_of(call.operation), stream_);
       }
-      if (trace_ != nullptr) trace_->add(name_of(call.operation), stream);
+      if (trace_ != nullptr) {
+        EventMark& end = trace_end_of(name_of(call.operation));
+        keeps ? kept_->record(end.event()) : end.record(stream_);
+      }
       lets_beside_ = lets && !numbered && trace_ == nullptr && scratch.empty();
     }
   });
 }
 
+// What is kept back must come first. If it is another thread's, that one is told of a failure, not this one.
+void CudaDevice::launch_kept() {
+  if (kept_->empty()) return;
+  if (keeper_ == std::this_thread::get_id()) return kept_->launch();
+  try {
+    kept_->launch();
+  } catch (const CudaError& error) {
+    kept_failure_ = explain(error);
+    failed_keeper_ = keeper_;
+  }
+}
+
+// From here on the calling thread's launches are kept back, and its parts counted.
+void CudaDevice::take_turn() {
+  if (keeper_ == std::this_thread::get_id()) return;
+  launch_kept();
+  if (progress_->has_parts()) progress_->mark(keeper_name_, stream_);
+  keeper_ = std::this_thread::get_id();
+}
+
+void CudaDevice::throw_kept_failure() {
+  if (kept_failure_ == nullptr || failed_keeper_ != std::this_thread::get_id()) return;
+  std::rethrow_exception(std::exchange(kept_failure_, nullptr));
+}
+
+bool CudaDevice::in_together() const {
+  return together_.depth > 0 && together_.device == this;
+}
+
+// Not where blocks go back to CUDA at once, nor in a recording, which is a graph itself.
+bool CudaDevice::keeps_launches() const {
+  return in_together() && !capturing() && caches_blocks();
+}
+
 void CudaDevice::begin_together(const char* name) {
+  if (together_.depth++ > 0) return;
+  together_ = {this, name, 1};
   const std::lock_guard lock(mutex_);
-  if (together_++ == 0) together_name_ = name;
+  // An earlier thread of this number had it.
+  if (failed_keeper_ == std::this_thread::get_id()) kept_failure_ = nullptr;
 }
 
 void CudaDevice::end_together() {
   const std::lock_guard lock(mutex_);
-  if (--together_ > 0 || !progress_->has_parts() || lost_ != nullptr) return;
-  enter([&] { progress_->mark(together_name_, stream_); });
+  if (--together_.depth > 0) return;
+  throw_kept_failure();
+  const bool pending = !kept_->empty() || progress_->has_parts();
+  if (lost_ != nullptr || !pending || keeper_ != std::this_thread::get_id()) return;
+  enter_keeping([&] {
+    kept_->launch(true);
+    if (!progress_->has_parts()) return;
+    progress_->mark(together_.name, stream_);
+    // The number is the operation's as well.
+    if (trace_ != nullptr) trace_end_of(together_.name).record(stream_);
+  });
+}
+
+// Without its end the operation's kernels would come at some later time, when memory they use may be gone.
+void CudaDevice::end_thread() noexcept {
+  if (together_.depth == 0) return;
+  together_.depth = 1;
+  try {
+    together_.device->end_together();
+  } catch (...) {
+    // Nobody is left to be told.
+  }
 }
 
 std::shared_ptr<Storage> CudaDevice::borrow(uint64_t address, int64_t bytes) {

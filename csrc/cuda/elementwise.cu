@@ -2,6 +2,7 @@
 #include <cmath>
 
 #include "core/error.h"
+#include "cuda/chain.h"
 #include "cuda/check.h"
 #include "cuda/convert.cuh"
 #include "cuda/launch.h"
@@ -58,9 +59,8 @@ void fill(void* output, int64_t count, T value, const Launch& launch) {
   constexpr int64_t kWidth = 16 / sizeof(T);
   const int64_t over = static_cast<int64_t>(reinterpret_cast<uintptr_t>(output) % 16 / sizeof(T));
   const int64_t head = std::min(count, over == 0 ? 0 : kWidth - over), vectors = (count - head) / kWidth;
-  fill_kernel<T><<<blocks_for(vectors, kThreads * kPacks), kThreads, 0, launch.stream>>>(static_cast<T*>(output), count,
-                                                                                         head, vectors, value);
-  check_launch("fill_kernel");
+  launch_kernel(fill_kernel<T>, "fill_kernel", launch, blocks_for(vectors, kThreads * kPacks), kThreads, 0,
+                static_cast<T*>(output), count, head, vectors, value);
 }
 
 int32_t double_to_int32(double x) {
@@ -164,8 +164,8 @@ void cast(const Cast& p, const Launch& launch) {
   const bool vectors = aligned(p.x, kWidth * sizeof(From)) && aligned(p.output, kWidth * sizeof(To));
   const int64_t packs = vectors ? p.count / kWidth : 0;
   const unsigned blocks = blocks_for(vectors ? packs : p.count, kThreads * kPacks);
-  cast_kernel<from, to><<<blocks, kThreads, 0, launch.stream>>>(static_cast<const From*>(p.x),
-                                                                static_cast<To*>(p.output), p.count, packs);
+  cast_kernel<from, to><<<blocks, kThreads, 0, launch.stream()>>>(static_cast<const From*>(p.x),
+                                                                  static_cast<To*>(p.output), p.count, packs);
   check_launch("cast_kernel");
 }
 
@@ -270,7 +270,7 @@ __global__ void __launch_bounds__(kThreads)
 template <DType dtype>
 void random_normal(const RandomNormal& p, const Launch& launch) {
   using Bits = typename Element<dtype>::Bits;
-  random_normal_kernel<dtype><<<blocks_for((p.count + 3) / 4, kThreads), kThreads, 0, launch.stream>>>(
+  random_normal_kernel<dtype><<<blocks_for((p.count + 3) / 4, kThreads), kThreads, 0, launch.stream()>>>(
       p.seed, p.mean, p.std, static_cast<Bits*>(p.output), p.count, aligned(p.output, 4 * sizeof(Bits)));
   check_launch("random_normal_kernel");
 }
@@ -291,7 +291,7 @@ void launch(const Cast& p, const Launch& launch) {
   if (p.count == 0) return;
   if (p.from == p.to) {
     check(cudaMemcpyAsync(p.output, p.x, static_cast<size_t>(p.count * size_of(p.to)), cudaMemcpyDeviceToDevice,
-                          launch.stream),
+                          launch.stream()),
           "cudaMemcpyAsync");
     return;
   }
@@ -309,8 +309,8 @@ void launch(const Cast& p, const Launch& launch) {
 
 void launch(const RandomBits& p, const Launch& launch) {
   if (p.count == 0) return;
-  random_bits_kernel<<<blocks_for((p.count + 3) / 4, kThreads), kThreads, 0, launch.stream>>>(p.seed, p.output, p.count,
-                                                                                              aligned(p.output, 16));
+  random_bits_kernel<<<blocks_for((p.count + 3) / 4, kThreads), kThreads, 0, launch.stream()>>>(
+      p.seed, p.output, p.count, aligned(p.output, 16));
   check_launch("random_bits_kernel");
 }
 

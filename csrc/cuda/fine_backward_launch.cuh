@@ -2,7 +2,8 @@
 
 #include <cmath>
 
-#include "cuda/check.h"
+#include "core/error.h"
+#include "cuda/chain.h"
 #include "cuda/fine_backward_common.cuh"
 #include "cuda/fine_backward_dkdv.cuh"
 #include "cuda/fine_backward_dq.cuh"
@@ -29,8 +30,7 @@ void launch_pass(void (*kernel)(Args), const char* name, Args args, int64_t bloc
   const int bytes = static_cast<int>(Shared::bytes(args.stages));
   allow_shared_memory(kernel, bytes, name);
   prefer_shared_memory(kernel, name);
-  kernel<<<static_cast<unsigned>(blocks), kThreads, bytes, launch.stream>>>(args);
-  check_launch(name);
+  launch_kernel(kernel, name, launch, static_cast<unsigned>(blocks), kThreads, static_cast<size_t>(bytes), args);
 }
 
 template <typename T, int D>
@@ -42,8 +42,8 @@ void launch_kernels(Args args, const Launch& launch) {
   const int64_t rows_blocks = args.B * q_tiles * (kTileVolume / kRowsSlots) + (args.order != nullptr);
   VSA_CHECK(rows_blocks <= INT32_MAX, "the backward must have fewer than 2^29 query tiles in a head");
   if (rows_blocks > 0) {
-    fine_backward_rows<T, D><<<static_cast<unsigned>(rows_blocks), kRowsThreads, 0, launch.stream>>>(args);
-    check_launch("fine_backward_rows");
+    launch_kernel(fine_backward_rows<T, D>, "fine_backward_rows", launch, static_cast<unsigned>(rows_blocks),
+                  kRowsThreads, 0, args);
   }
   launch_pass<DkdvShared<D>>(fine_backward_dkdv<T, D>, "fine_backward_dkdv", args, items, launch);
   // Last: dq may lie where doutput does, of which a tile's dq needs that tile's alone.

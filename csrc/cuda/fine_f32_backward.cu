@@ -1,5 +1,5 @@
 #include "core/error.h"
-#include "cuda/check.h"
+#include "cuda/chain.h"
 #include "cuda/fine.h"
 #include "cuda/fine_f32.cuh"
 #include "cuda/fine_f32_backward.cuh"
@@ -46,10 +46,9 @@ void launch_delta(const FineBackward& p, const TileLayout& queries, const Launch
   if (rows == 0) return;
   const int64_t blocks = (rows + kDeltaThreads / kDeltaLanes - 1) / (kDeltaThreads / kDeltaLanes);
   VSA_CHECK(blocks <= INT32_MAX, "too many rows for a launch");
-  fine_delta_f32<D><<<static_cast<unsigned>(blocks), kDeltaThreads, 0, launch.stream>>>(
-      queries, rows, static_cast<int32_t>(p.H), static_cast<const float*>(p.output),
-      static_cast<const float*>(p.doutput), p.delta);
-  check_launch("fine_delta_f32");
+  launch_kernel(fine_delta_f32<D>, "fine_delta_f32", launch, static_cast<unsigned>(blocks), kDeltaThreads, 0, queries,
+                rows, static_cast<int32_t>(p.H), static_cast<const float*>(p.output),
+                static_cast<const float*>(p.doutput), p.delta);
 }
 
 }  // namespace

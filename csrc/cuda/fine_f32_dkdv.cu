@@ -1,7 +1,7 @@
 #include <cmath>
 
 #include "core/error.h"
-#include "cuda/check.h"
+#include "cuda/chain.h"
 #include "cuda/fine_f32.cuh"
 #include "cuda/fine_f32_backward.cuh"
 #include "cuda/kernel_attributes.h"
@@ -172,8 +172,7 @@ void launch_for(const BackwardArgs& args, int64_t blocks, const Launch& launch) 
   constexpr int kShared = sizeof(DkDvShared<D>);
   static_assert(kShared <= 75 * 1024 - 256, "three blocks must fit into an SM of 228 KB, one into any");
   allow_shared_memory(fine_dk_dv_f32<D>, kShared, "fine_dk_dv_f32");
-  fine_dk_dv_f32<D><<<static_cast<unsigned>(blocks), kThreads, kShared, launch.stream>>>(args);
-  check_launch("fine_dk_dv_f32");
+  launch_kernel(fine_dk_dv_f32<D>, "fine_dk_dv_f32", launch, static_cast<unsigned>(blocks), kThreads, kShared, args);
 }
 
 }  // namespace

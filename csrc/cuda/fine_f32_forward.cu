@@ -2,7 +2,7 @@
 #include <cmath>
 
 #include "core/error.h"
-#include "cuda/check.h"
+#include "cuda/chain.h"
 #include "cuda/fine.h"
 #include "cuda/fine_f32.cuh"
 #include "cuda/fine_f32_forward.cuh"
@@ -278,12 +278,12 @@ void launch_for(const ForwardArgs& args, int64_t items, const Launch& launch) {
   allow_shared_memory(fine_forward_f32<D>, kShared, "fine_forward_f32");
   const int64_t blocks = items * args.parts;
   VSA_CHECK(blocks <= INT32_MAX, "too many query tiles for a launch");
-  fine_forward_f32<D><<<static_cast<unsigned>(blocks), kThreads, kShared, launch.stream>>>(args);
-  check_launch("fine_forward_f32");
+  launch_kernel(fine_forward_f32<D>, "fine_forward_f32", launch, static_cast<unsigned>(blocks), kThreads, kShared,
+                args);
   if (args.parts == 1) return;
   const int64_t rows = items * kTileVolume, units = rows * (D / 4);
-  fine_forward_f32_join<D><<<static_cast<unsigned>((units + 255) / 256), 256, 0, launch.stream>>>(args, rows);
-  check_launch("fine_forward_f32_join");
+  launch_kernel(fine_forward_f32_join<D>, "fine_forward_f32_join", launch, static_cast<unsigned>((units + 255) / 256),
+                256, 0, args, rows);
 }
 
 }  // namespace

@@ -8,7 +8,7 @@
 #include <cstdint>
 
 #include "core/error.h"
-#include "cuda/check.h"
+#include "cuda/chain.h"
 #include "cuda/fine.h"
 #include "cuda/fine_forward_shared.cuh"
 #include "cuda/kernel_attributes.h"
@@ -436,8 +436,8 @@ void launch_fine_forward_16(const FineForward& f, const Launch& launch) {
   constexpr int kShared = sizeof(FineForwardShared<C>);
   VSA_CHECK(kShared <= launch.shared_memory, "the device must have the shared memory of fine attention");
   allow_shared_memory(fine_forward_16<T, C>, kShared, "fine_forward_16");
-  fine_forward_16<T, C><<<static_cast<unsigned>(blocks), 32 * C::kWarps, kShared, launch.stream>>>(p);
-  check_launch("fine_forward_16");
+  launch_kernel(fine_forward_16<T, C>, "fine_forward_16", launch, static_cast<unsigned>(blocks), 32 * C::kWarps,
+                kShared, p);
 }
 
 template <typename T>

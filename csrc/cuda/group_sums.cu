@@ -32,7 +32,7 @@ __global__ void __launch_bounds__(kColumns* kLanes)
 void launch_group_sums(const float* partial, const RowParts& parts, int64_t width, float* output, const Launch& on) {
   if (parts.groups * width == 0) return;
   const int64_t blocks = (width + kColumns - 1) / kColumns;
-  group_sums_kernel<<<blocks_of(parts.groups * blocks, 1), dim3(kColumns, kLanes), 0, on.stream>>>(
+  group_sums_kernel<<<blocks_of(parts.groups * blocks, 1), dim3(kColumns, kLanes), 0, on.stream()>>>(
       partial, parts.parts, width, blocks, output);
   check_launch("group_sums_kernel");
 }

@@ -22,9 +22,12 @@
 
 namespace vsa::cuda {
 
+class KeptLaunches;
+
 // Where an operation's kernels go. The device is already the calling thread's current one.
 struct Launch {
-  cudaStream_t stream;
+  cudaStream_t queue;  // not to be used but by stream() and launch_kernel()
+  KeptLaunches* kept;  // where launch_kernel() keeps kernels back, or null
   int sm_count;
   int capability;     // 10 * major + minor: 80, 86, 90, ...
   int shared_memory;  // bytes that a block may ask for (the opt-in limit)
@@ -32,6 +35,14 @@ struct Launch {
   // Whether this operation's first kernel may run beside the last one of the operation ahead (cuda/chain.h): it reads
   // nothing that that one writes, and no memory that this operation gets is in use there. Over with a memset.
   bool beside;
+  // For all that launch_kernel() (cuda/kernel.h) does not launch: what is kept back is launched first.
+  cudaStream_t stream() const;
+
+  // So many bytes that are 0 when an operation begins, and that its kernels leave as 0: a memset less, and always the
+  // same address (cuda/kept_launches.h).
+  static constexpr int64_t kCounterBytes = 256;
+  int32_t* counters;
+
   // Memory of at least so many bytes, 256-byte aligned, that lives until the operation's kernels have run. Not zeroed.
   std::function<void*(int64_t bytes)> scratch;
   // The same, zeroed.

@@ -135,7 +135,7 @@ public:
     cublaslt::check(
         cublaslt::library().Matmul(handle_, plan.description.get(), &one, p.b, plan.left.get(), p.a, plan.right.get(),
                                    &zero, p.output, plan.output.get(), p.output, plan.output.get(),
-                                   &plan.heuristic.algorithm, workspace, bytes, on.stream),
+                                   &plan.heuristic.algorithm, workspace, bytes, on.stream()),
         "cublasLtMatmul");
   }
 

@@ -268,7 +268,7 @@ void launch(const TransposeLists& p, const Launch& on) {
   const int64_t heads = p.B * p.H, rows = p.lists.rows, columns = p.lists.columns;
   VSA_CHECK(heads * rows < INT32_MAX && heads * columns < INT32_MAX - kThreads, "too many lists");
   if (heads * columns == 0 || rows == 0) {
-    check(cudaMemsetAsync(p.offsets, 0, static_cast<size_t>(heads * columns + 1) * sizeof(int32_t), on.stream),
+    check(cudaMemsetAsync(p.offsets, 0, static_cast<size_t>(heads * columns + 1) * sizeof(int32_t), on.stream()),
           "cudaMemsetAsync");
     return;
   }
@@ -297,9 +297,8 @@ void launch(const ListsToBits& p, const Launch& on) {
   const int64_t rows = p.B * p.H * p.lists.rows, words = (p.lists.columns + 31) / 32;
   if (rows * words == 0) return;
   VSA_CHECK(rows < INT32_MAX, "lists must have fewer than 2^31 rows");
-  lists_to_bits<<<static_cast<uint32_t>((rows + kWarps - 1) / kWarps), kThreads, 0, on.stream>>>(
-      p.lists, rows, static_cast<int>(words), p.bits);
-  check_launch("lists_to_bits");
+  launch_kernel(lists_to_bits, "lists_to_bits", on, static_cast<uint32_t>((rows + kWarps - 1) / kWarps), kThreads, 0,
+                p.lists, rows, static_cast<int>(words), p.bits);
 }
 
 }  // namespace vsa::cuda

@@ -43,11 +43,11 @@ void launch_lists_check(const TileLists& lists, int64_t heads, int32_t* problem,
   VSA_CHECK(rows < INT32_MAX, "lists must have fewer than 2^31 rows");
   if (rows > 0) {
     const int64_t blocks = (rows + kThreads / 32 - 1) / (kThreads / 32);
-    lists_check<<<static_cast<uint32_t>(blocks), kThreads, 0, on.stream>>>(lists, rows, problem);
+    lists_check<<<static_cast<uint32_t>(blocks), kThreads, 0, on.stream()>>>(lists, rows, problem);
     check_launch("lists_check");
   }
-  lists_copy_offsets<<<static_cast<uint32_t>(rows / kThreads + 1), kThreads, 0, on.stream>>>(lists, rows, problem,
-                                                                                             safe_offsets);
+  lists_copy_offsets<<<static_cast<uint32_t>(rows / kThreads + 1), kThreads, 0, on.stream()>>>(lists, rows, problem,
+                                                                                               safe_offsets);
   check_launch("lists_copy_offsets");
 }
 

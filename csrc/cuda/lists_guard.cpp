@@ -48,7 +48,7 @@ void ListsGuard::check(TileLists& lists, int64_t heads, const Launch& to) {
   auto* const problem = to.zeroed_of<int32_t>(1);
   auto* const safe_offsets = to.scratch_of<int32_t>(heads * lists.rows + 1);
   launch_lists_check(lists, heads, problem, safe_offsets, to);
-  cuda::check(cudaMemcpyAsync(verdict->word(), problem, sizeof(int32_t), cudaMemcpyDeviceToHost, to.stream),
+  cuda::check(cudaMemcpyAsync(verdict->word(), problem, sizeof(int32_t), cudaMemcpyDeviceToHost, to.stream()),
               "cudaMemcpyAsync");
   lists.offsets = safe_offsets;
   has_checked_ = true;

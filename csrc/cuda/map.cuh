@@ -67,7 +67,8 @@ void map(DType dtype, int64_t count, const void* const (&x)[inputs > 0 ? inputs 
     MapInputs<T, inputs> in{};
     for (int n = 0; n < inputs; ++n) in.at[n] = static_cast<const T*>(x[n]);
     const unsigned blocks = blocks_of(count / V, kMapThreads * kMapPacks);
-    map_kernel<T, V, inputs><<<blocks, kMapThreads, 0, on.stream>>>(f_of(element), in, static_cast<T*>(output), count);
+    map_kernel<T, V, inputs>
+        <<<blocks, kMapThreads, 0, on.stream()>>>(f_of(element), in, static_cast<T*>(output), count);
     check_launch(name);
   });
 }

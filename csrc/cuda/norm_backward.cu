@@ -163,7 +163,7 @@ void launch(const NormBackward& p, const Launch& on) {
                        dgain,
                        dshift};
     if (parts.count() > 0) {
-      norm_backward_kernel<T, vector(), Team><<<blocks_of(parts.count(), 1), Team::kThreads, 0, on.stream>>>(args);
+      norm_backward_kernel<T, vector(), Team><<<blocks_of(parts.count(), 1), Team::kThreads, 0, on.stream()>>>(args);
       check_launch("norm_backward_kernel");
     }
     if (p.dgain != nullptr && !direct) launch_group_sums(dgain, parts, p.width, p.dgain, on);

@@ -105,7 +105,7 @@ void launch(const NormForward& p, const Launch& on) {
         parts,  p.width, p.rms, base, p.eps, static_cast<const T*>(p.x), p.gain, p.shift, static_cast<T*>(p.output),
         p.mean, p.rstd};
     norm_forward_kernel<T, vector(), Team>
-        <<<blocks_of(parts.count(), Team::kTeams), Team::kThreads, 0, on.stream>>>(args);
+        <<<blocks_of(parts.count(), Team::kTeams), Team::kThreads, 0, on.stream()>>>(args);
     check_launch("norm_forward_kernel");
   });
 }

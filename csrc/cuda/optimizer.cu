@@ -118,7 +118,7 @@ void launch(const AdamW& p, const Launch& on) {
         to[2] = parameter.first, to[3] = parameter.second;
       },
       [&](const Tensors<4>& tensors, int64_t) {
-        adam_w_kernel<<<blocks_of(tensors.chunks(), 1), kThreads, 0, on.stream>>>(step, tensors);
+        adam_w_kernel<<<blocks_of(tensors.chunks(), 1), kThreads, 0, on.stream()>>>(step, tensors);
         check_launch("adam_w_kernel");
       });
 }
@@ -127,7 +127,7 @@ void launch(const MovingAverage& p, const Launch& on) {
   for_tensors<2>(
       p.counts, [&](size_t i, auto& to) { to[0] = p.averages[i], to[1] = const_cast<float*>(p.values[i]); },
       [&](const Tensors<2>& tensors, int64_t) {
-        moving_average_kernel<<<blocks_of(tensors.chunks(), 1), kThreads, 0, on.stream>>>(1 - p.decay, tensors);
+        moving_average_kernel<<<blocks_of(tensors.chunks(), 1), kThreads, 0, on.stream()>>>(1 - p.decay, tensors);
         check_launch("moving_average_kernel");
       });
 }

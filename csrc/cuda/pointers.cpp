@@ -4,7 +4,7 @@
 #include <cudaTypedefs.h>
 #include <cuda_runtime_api.h>
 
-#include "cuda/check.h"
+#include "cuda/driver.h"
 
 namespace vsa::cuda {
 
@@ -13,15 +13,11 @@ std::optional<int64_t> room_at(const void* address, int device) {
   const cudaError_t error = cudaPointerGetAttributes(&attributes, address);
   cudaGetLastError();
   if (error != cudaSuccess || attributes.type != cudaMemoryTypeDevice || attributes.device != device) return {};
-  void* entry = nullptr;
-  cudaDriverEntryPointQueryResult found{};
-  check(cudaGetDriverEntryPointByVersion("cuMemGetAddressRange", &entry, 12000, cudaEnableDefault, &found),
-        "cudaGetDriverEntryPointByVersion");
-  if (found != cudaDriverEntryPointSuccess) return {};
+  static const auto range_of = driver_function<PFN_cuMemGetAddressRange_v3020>("cuMemGetAddressRange", 12000);
   CUdeviceptr base = 0;
   size_t size = 0;
   const auto at = reinterpret_cast<CUdeviceptr>(address);
-  if (reinterpret_cast<PFN_cuMemGetAddressRange_v3020>(entry)(&base, &size, at) != CUDA_SUCCESS) return {};
+  if (range_of(&base, &size, at) != CUDA_SUCCESS) return {};
   return static_cast<int64_t>(base + size - at);
 }
 

@@ -1,4 +1,5 @@
-#include "cuda/check.h"
+#include "core/error.h"
+#include "cuda/chain.h"
 #include "cuda/launch.h"
 #include "cuda/tile_columns.cuh"
 
@@ -139,8 +140,8 @@ void launch_forward(const PoolingTogether& p, const Launch& on) {
                   args.x[i] = static_cast<const T*>(of(i).x), args.output[i] = of(i).output;
                 }
                 if (blocks == 0) return;
-                pooling_forward<T, vector(), kCount><<<static_cast<uint32_t>(blocks), kThreads, 0, on.stream>>>(args);
-                check_launch("pooling_forward");
+                launch_kernel(pooling_forward<T, vector(), kCount>, "pooling_forward", on,
+                              static_cast<uint32_t>(blocks), kThreads, 0, args);
               });
 }
 
@@ -161,8 +162,8 @@ void launch(const PoolingBackward& p, const Launch& on) {
     const Columns columns = columns_of(p, vector(), 1);
     const uint32_t blocks = (columns.parts + kThreads - 1) / kThreads;
     if (blocks == 0) return;
-    pooling_backward<T, vector()><<<blocks, kThreads, 0, on.stream>>>(columns, p.doutput, static_cast<T*>(p.dx));
-    check_launch("pooling_backward");
+    launch_kernel(pooling_backward<T, vector()>, "pooling_backward", on, blocks, kThreads, 0, columns, p.doutput,
+                  static_cast<T*>(p.dx));
   });
 }
 

@@ -1,13 +1,11 @@
 #include "cuda/progress.h"
 
-#include <cuda.h>
-#include <cudaTypedefs.h>
-
 #include "cuda/check.h"
+#include "cuda/driver.h"
 
 namespace vsa::cuda {
 
-Progress::Progress() {
+Progress::Progress() : write_value_(driver_function<PFN_cuStreamWriteValue32_v11070>("cuStreamWriteValue32", 12000)) {
   void* host = nullptr;
   void* mapped = nullptr;
   check(cudaHostAlloc(&host, sizeof(uint32_t), cudaHostAllocMapped), "cudaHostAlloc");
@@ -15,29 +13,20 @@ Progress::Progress() {
   finished_ = static_cast<volatile uint32_t*>(host);
   *finished_ = 0;
   finished_on_device_ = reinterpret_cast<unsigned long long>(mapped);
-  // By entry point, so that the addon loads where there is no driver to link with.
-  cudaDriverEntryPointQueryResult found{};
-  check(cudaGetDriverEntryPointByVersion("cuStreamWriteValue32", &write_value_, 12000, cudaEnableDefault, &found),
-        "cudaGetDriverEntryPointByVersion");
-  if (found != cudaDriverEntryPointSuccess) throw Error("ERR_DEVICE", "the driver has no cuStreamWriteValue32");
 }
 
 void Progress::mark(const char* name, cudaStream_t stream) {
   names_[++issued_ % kNames] = name;
   parts_ = 0;
-  const CUresult result = reinterpret_cast<PFN_cuStreamWriteValue32_v11070>(write_value_)(
-      stream, finished_on_device_, issued_, CU_STREAM_WRITE_VALUE_DEFAULT);
+  const CUresult result = write_value_(stream, finished_on_device_, issued_, CU_STREAM_WRITE_VALUE_DEFAULT);
   if (result != CUDA_SUCCESS) check(static_cast<cudaError_t>(result), "cuStreamWriteValue32");
 }
 
-bool Progress::part(const char* name, cudaStream_t stream) {
-  if (parts_ == kMostParts) {
-    mark(name, stream);
-    return true;
-  }
+bool Progress::part(const char* name) {
+  if (parts_ == kMostParts) return false;
   names_[(issued_ + 1) % kNames] = name;
   ++parts_;
-  return false;
+  return true;
 }
 
 const char* Progress::running() const {

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <cuda.h>
+#include <cudaTypedefs.h>
 #include <cuda_runtime_api.h>
 
 #include <cstdint>
@@ -15,10 +17,9 @@ public:
 
   // Counts an operation whose kernels are now on the stream; `name` is a literal.
   void mark(const char* name, cudaStream_t stream);
-  // The same for a part of an operation of that name, whose mark will follow: nothing for the stream to do. But for
-  // every so many, in case none follows: a thread may be stopped between the parts. Returns whether this was one of
-  // them.
-  bool part(const char* name, cudaStream_t stream);
+  // Counts a part of an operation of that name, whose mark will follow: nothing for the stream to do. False where so
+  // many were counted that a mark is due, in case none follows: a thread may be stopped between the parts.
+  bool part(const char* name);
   // Whether parts wait for a mark.
   bool has_parts() const { return parts_ > 0; }
   // The number that the next mark gets.
@@ -37,7 +38,7 @@ private:
   uint32_t parts_ = 0;                     // launched since; the next name is theirs
   volatile uint32_t* finished_ = nullptr;  // pinned; the stream writes it
   unsigned long long finished_on_device_ = 0;
-  void* write_value_ = nullptr;  // cuStreamWriteValue32
+  const PFN_cuStreamWriteValue32_v11070 write_value_;
 };
 
 }  // namespace vsa::cuda

@@ -113,7 +113,7 @@ __global__ void __launch_bounds__(kLastThreads)
 
 template <typename Finish>
 void finish(const double* sums, int64_t count, const Finish& how, float* output, const Launch& on) {
-  finish_kernel<<<1, kLastThreads, 0, on.stream>>>(sums, count, how, output);
+  finish_kernel<<<1, kLastThreads, 0, on.stream()>>>(sums, count, how, output);
   check_launch("finish_kernel");
 }
 
@@ -125,7 +125,7 @@ void reduce(DType dtype, const void* x, const void* y, int64_t count, const Term
   if (chunks > 0) {
     for_elements(dtype, aligned_to_16({x, y}), [&](auto element, auto vector) {
       using T = decltype(element);
-      chunks_kernel<T, vector(), second><<<blocks_of(chunks, 1), kThreads, 0, on.stream>>>(
+      chunks_kernel<T, vector(), second><<<blocks_of(chunks, 1), kThreads, 0, on.stream()>>>(
           static_cast<const T*>(x), static_cast<const T*>(y), count, term, sums);
       check_launch("chunks_kernel");
     });
@@ -151,7 +151,7 @@ void launch(const GradientNorm& p, const Launch& on) {
   for_tensors<1>(
       p.counts, [&](size_t i, auto& to) { to[0] = const_cast<float*>(p.x[i]); },
       [&](const Tensors<1>& tensors, int64_t first) {
-        squares_kernel<<<blocks_of(tensors.chunks(), 1), kThreads, 0, on.stream>>>(tensors, sums + first);
+        squares_kernel<<<blocks_of(tensors.chunks(), 1), kThreads, 0, on.stream()>>>(tensors, sums + first);
         check_launch("squares_kernel");
       });
   finish(sums, chunks, Clip{p.max_norm}, p.output, on);

@@ -83,7 +83,7 @@ void launch(const Rotary& p, const Launch& on) {
     const int64_t items = tokens * groups * (p.D / V);
     VSA_CHECK(items <= INT32_MAX && p.L <= INT32_MAX, "too large a problem for one launch");
     const auto by = [](int64_t divisor) { return FastDivision(static_cast<uint32_t>(divisor)); };
-    rotary_kernel<T, V, A><<<blocks_of(items, kThreads), kThreads, 0, on.stream>>>(
+    rotary_kernel<T, V, A><<<blocks_of(items, kThreads), kThreads, 0, on.stream()>>>(
         static_cast<const T*>(p.x), p.table, static_cast<T*>(p.output), static_cast<uint32_t>(items), by(p.D / V),
         by(groups), by(p.L), static_cast<int32_t>(p.H), static_cast<int32_t>(p.D), p.inverse ? -1.0f : 1.0f);
     check_launch("rotary_kernel");

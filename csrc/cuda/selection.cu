@@ -1,9 +1,11 @@
 #include <algorithm>
 #include <cmath>
 
+#include "cuda/chain.h"
 #include "cuda/check.h"
 #include "cuda/kernel_attributes.h"
 #include "cuda/launch.h"
+#include "cuda/padding.h"
 #include "cuda/selection_row.cuh"
 #include "cuda/selection_scores.cuh"
 
@@ -154,10 +156,8 @@ template <int kQuads>
 void launch_rows(const Args& a, int block, int warps, int64_t shared_bytes, const Launch& on) {
   allow_shared_memory(selection_rows<kQuads>, static_cast<int>(shared_bytes), "selection_rows");
   const int64_t rows = static_cast<int64_t>(a.items) * block;
-  selection_rows<kQuads>
-      <<<static_cast<uint32_t>((rows + warps - 1) / warps), 32 * warps, static_cast<size_t>(shared_bytes), on.stream>>>(
-          a, block);
-  check_launch("selection_rows");
+  launch_kernel(selection_rows<kQuads>, "selection_rows", on, static_cast<uint32_t>((rows + warps - 1) / warps),
+                32 * warps, static_cast<size_t>(shared_bytes), a, block);
 }
 
 template <class S>
@@ -184,12 +184,12 @@ void launch_as(const Selection& p, const Launch& on) {
   const int buffers = static_cast<int>(std::min<int64_t>(on.shared_memory / row_bytes, kSelectWarps));
   if (a.rank_quads > 32 && buffers == 0) a.ranks = on.scratch_of<uint32_t>(batch * item_bytes / 4);
 
+  clear_padding(a);
   for (a.first_item = 0; a.first_item < items; a.first_item += batch) {
     a.items = std::min(batch, items - a.first_item);
     VSA_CHECK(static_cast<int64_t>(a.items) * a.column_blocks <= INT32_MAX, "too many tiles for one launch");
-    selection_scores<S>
-        <<<static_cast<uint32_t>(a.items * a.column_blocks), S::kThreads, S::kSharedBytes, on.stream>>>(a);
-    check_launch("selection_scores");
+    launch_kernel(selection_scores<S>, "selection_scores", on, static_cast<uint32_t>(a.items * a.column_blocks),
+                  S::kThreads, S::kSharedBytes, a);
     if (a.rank_quads <= 5) {
       launch_rows<5>(a, S::kRows, kSelectWarps, 0, on);
     } else if (a.rank_quads <= 12) {
@@ -214,7 +214,7 @@ void launch(const Selection& p, const Launch& on) {
   const int64_t length = p.B * p.H * (p.prefix_q * p.Nk + (p.Nq - p.prefix_q) * (p.prefix_k + p.top_k));
   VSA_CHECK(length <= INT32_MAX, "lists must have fewer than 2^31 entries");
   if (p.B * p.H * p.Nq == 0) {
-    check(cudaMemsetAsync(p.offsets, 0, sizeof(int32_t), on.stream), "cudaMemsetAsync");
+    check(cudaMemsetAsync(p.offsets, 0, sizeof(int32_t), on.stream()), "cudaMemsetAsync");
     return;
   }
   VSA_CHECK(p.H * p.D <= INT32_MAX, "a tile's heads must have fewer than 2^31 elements");

@@ -46,7 +46,7 @@ void launch_as(const Tiling& p, const Launch& on) {
   const int64_t items = p.B * tiled.tiles * (kTileVolume / kSlots) * vectors;
   const int64_t blocks = (items + kThreads - 1) / kThreads;
   VSA_CHECK(blocks <= INT32_MAX && p.B * tiled.tiles <= INT32_MAX, "too large a problem for one launch");
-  tiling<<<static_cast<uint32_t>(blocks), kThreads, 0, on.stream>>>(
+  tiling<<<static_cast<uint32_t>(blocks), kThreads, 0, on.stream()>>>(
       grid, tiled, p.to == Order::tiled, vectors, items, static_cast<const V*>(p.x), static_cast<V*>(p.output));
   check_launch("tiling");
 }

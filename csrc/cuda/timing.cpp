@@ -6,8 +6,15 @@
 
 namespace vsa::cuda {
 
-EventMark::EventMark(cudaStream_t stream) {
+EventMark::EventMark() {
   check(cudaEventCreate(&event_), "cudaEventCreate");
+}
+
+EventMark::EventMark(cudaStream_t stream) : EventMark() {
+  record(stream);
+}
+
+void EventMark::record(cudaStream_t stream) {
   check(cudaEventRecord(event_, stream), "cudaEventRecord");
 }
 
@@ -31,6 +38,23 @@ std::vector<Stage> Trace::stages() const {
   return stages;
 }
 
+void Trace::give_back(std::vector<std::unique_ptr<EventMark>>& marks) && {
+  for (auto& [name, end] : ends_) marks.push_back(std::move(end));
+}
+
+EventMark& CudaDevice::trace_end_of(const char* name) {
+  std::unique_ptr<EventMark> end;
+  if (spare_marks_.empty()) {
+    end = std::make_unique<EventMark>();
+  } else {
+    end = std::move(spare_marks_.back());
+    spare_marks_.pop_back();
+  }
+  EventMark& mark = *end;
+  trace_->add(name, std::move(end));
+  return mark;
+}
+
 std::shared_ptr<Mark> CudaDevice::mark() {
   VSA_CHECK(!capturing(), "time is not recorded into a graph");
   return enter([&] { return std::make_shared<EventMark>(stream_); });
@@ -41,14 +65,26 @@ double CudaDevice::elapsed_ms(const Mark& from, const Mark& to) {
 }
 
 void CudaDevice::begin_trace() {
-  enter([&] { trace_ = std::make_unique<Trace>(stream_); });
+  enter([&] {
+    if (trace_ != nullptr) std::move(*trace_).give_back(spare_marks_);
+    trace_ = std::make_unique<Trace>(stream_);
+  });
 }
 
 std::vector<Stage> CudaDevice::end_trace() {
   synchronize();
   return enter([&] {
     const std::unique_ptr<Trace> ended = std::exchange(trace_, nullptr);
-    return ended == nullptr ? std::vector<Stage>() : ended->stages();
+    if (ended == nullptr) return std::vector<Stage>();
+    std::vector<Stage> stages;
+    try {
+      stages = ended->stages();
+    } catch (...) {
+      std::move(*ended).give_back(spare_marks_);
+      throw;
+    }
+    std::move(*ended).give_back(spare_marks_);
+    return stages;
   });
 }
 

@@ -13,8 +13,12 @@ namespace vsa::cuda {
 // An event on the stream, which the GPU stamps with its time.
 class EventMark final : public Mark {
 public:
-  explicit EventMark(cudaStream_t stream);
+  EventMark();
+  explicit EventMark(cudaStream_t stream);  // there already
   ~EventMark() override;
+
+  void record(cudaStream_t stream);
+  cudaEvent_t event() const { return event_; }
 
   double ms_since(const EventMark& earlier) const;
 
@@ -26,9 +30,12 @@ private:
 class Trace {
 public:
   explicit Trace(cudaStream_t stream) : start_(stream) {}
-  void add(const char* name, cudaStream_t stream) { ends_.emplace_back(name, std::make_unique<EventMark>(stream)); }
+  // The mark behind an operation, which is to be recorded.
+  void add(const char* name, std::unique_ptr<EventMark> end) { ends_.emplace_back(name, std::move(end)); }
   // Once the stream has passed them all.
   std::vector<Stage> stages() const;
+  // The marks, for the next trace.
+  void give_back(std::vector<std::unique_ptr<EventMark>>& marks) &&;
 
 private:
   EventMark start_;

@@ -21,6 +21,12 @@ Device& Device::at(int index) {
 #endif
 }
 
+void Device::end_thread() noexcept {
+#ifdef VSA_WITH_CUDA
+  cuda::CudaDevice::end_thread();
+#endif
+}
+
 void Device::synchronize() {
   // Shared: the thread that sets it may still be in there when this one goes on.
   const auto idle = std::make_shared<std::promise<std::exception_ptr>>();

@@ -75,10 +75,12 @@ public:
   void synchronize();
 
   // Between the two, operations are parts of one that the caller knows by a name (a literal): errors tell that name,
-  // and it costs what one costs to follow how far the queue is. Pairs may nest, the outermost names it, and what
-  // another thread queues meanwhile counts as a part too: only errors and the reuse of memory for verdicts hang on it.
+  // it costs what one costs to follow how far the queue is, and they may all be put on the queue at the end. Pairs may
+  // nest, the outermost names it. For what the calling thread launches.
   virtual void begin_together(const char* name) = 0;
   virtual void end_together() = 0;
+  // For a thread that ends, maybe between the two: puts on the queue what is not there yet.
+  static void end_thread() noexcept;
 
   // When the queue gets there. elapsed() is for marks that it has passed: after synchronize().
   virtual std::shared_ptr<Mark> mark() = 0;

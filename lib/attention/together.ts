@@ -1,8 +1,8 @@
 import { native } from '../binding.js';
 import type { Device } from '../device/device.js';
 
-/** Operations that are launched in parts, by their number in the addon. */
-const OPERATIONS = { videoSparseAttention: 0, blockSparseAttention: 1, denseAttention: 2 } as const;
+/** @internal Operations that are launched in parts, by their number in the addon. */
+export const OPERATIONS = { videoSparseAttention: 0, blockSparseAttention: 1, denseAttention: 2 } as const;
 
 /**
  * @internal Runs the parts of an operation. A GPU is told that they are one: then a fault is reported by the name that

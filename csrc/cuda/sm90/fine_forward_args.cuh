@@ -45,6 +45,7 @@ struct alignas(32) TripleLists {
 struct Schedule {
   int32_t next;   // numbers given out beyond the first ones
   int32_t longs;  // groups in long_groups
+  uint32_t done;  // workers that have found no more; the last one leaves all of this as it was, 0
 };
 
 // A tensor in grid order [B, prefix + T * Y * X, heads * D]: boxes of 64 columns of a tile, straight from its tokens.

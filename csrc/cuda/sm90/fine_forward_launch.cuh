@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "cuda/check.h"
+#include "cuda/chain.h"
 #include "cuda/kernel_attributes.h"
 #include "cuda/launch.h"
 #include "cuda/sm90/fine_forward_groups.cuh"
@@ -15,13 +15,11 @@ namespace vsa::cuda::sm90 {
 inline constexpr int kMostSharedMemory = 232448;
 
 // A block an SM, as long as there is work for all.
-template <typename Kernel>
-void launch_persistent(Kernel kernel, int threads, int shared, const FineForwardArgs& args, const Launch& on) {
+inline void launch_persistent(void (*kernel)(FineForwardArgs), int threads, int shared, const FineForwardArgs& args,
+                              const Launch& on) {
   allow_shared_memory(kernel, shared, "fine_forward");
   const int blocks = std::min(on.sm_count, args.groups * args.parts);
-  kernel<<<static_cast<unsigned>(blocks), static_cast<unsigned>(threads), static_cast<size_t>(shared), on.stream>>>(
-      args);
-  check_launch("fine_forward");
+  launch_kernel(kernel, "fine_forward", on, static_cast<unsigned>(blocks), threads, static_cast<size_t>(shared), args);
 }
 
 template <typename T, typename C>

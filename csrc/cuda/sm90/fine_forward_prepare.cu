@@ -52,7 +52,8 @@ void set_lists(FineForwardArgs& a, MergeArgs& m, const FineForward& f, const Gro
   const size_t header = grouping.members == 2 ? sizeof(PairLists) : sizeof(TripleLists);
   a.lists = m.lists = on.scratch(static_cast<int64_t>(header) * a.groups);
   a.entries = m.entries = on.scratch_of<int32_t>(std::max<int64_t>(f.lists.count, 1));
-  a.schedule = m.schedule = on.zeroed_of<Schedule>(1);
+  static_assert(sizeof(Schedule) <= Launch::kCounterBytes, "the counters are the schedule");
+  a.schedule = m.schedule = reinterpret_cast<Schedule*>(on.counters);
   a.long_groups = m.long_groups = on.scratch_of<int32_t>(a.groups);
 }
 

@@ -15,7 +15,7 @@ struct MergeArgs {
   int32_t groups_a_head, groups, merge_blocks;
   void* lists;           // PairLists or TripleLists [groups]
   int32_t* entries;      // at most as many as indices
-  Schedule* schedule;    // 0
+  Schedule* schedule;    // 0, which fine_forward restores
   int32_t limit;         // a group of which a list is longer than this is taken first
   int32_t* long_groups;  // [groups]
   // Clean copies of the partial tiles of v: blocks from merge_blocks on, one for each (batch, key tile).

@@ -9,22 +9,14 @@
 #include <type_traits>
 
 #include "core/error.h"
-#include "cuda/check.h"
+#include "cuda/driver.h"
 #include "cuda/sm90/tensor_map.h"
 
 namespace vsa::cuda::sm90 {
 namespace {
 
-// From the driver at hand, so that nothing links against libcuda.
 PFN_cuTensorMapEncodeTiled_v12000 encoder() {
-  static const auto function = [] {
-    void* found = nullptr;
-    cudaDriverEntryPointQueryResult result;
-    check(cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &found, 12000, cudaEnableDefault, &result),
-          "cudaGetDriverEntryPointByVersion");
-    VSA_CHECK(result == cudaDriverEntryPointSuccess && found != nullptr, "the driver must make tensor maps");
-    return reinterpret_cast<PFN_cuTensorMapEncodeTiled_v12000>(found);
-  }();
+  static const auto function = driver_function<PFN_cuTensorMapEncodeTiled_v12000>("cuTensorMapEncodeTiled", 12000);
   return function;
 }
 
