@@ -9,7 +9,7 @@
 
 import { native, type NativeMark } from '../binding.js';
 import type { Device } from '../device/device.js';
-import { together } from '../attention/together.js';
+import { OPERATIONS, together } from '../attention/together.js';
 import { tidy } from '../tensor/scope.js';
 import { Tensor } from '../tensor/tensor.js';
 import type { Cache } from './cases.js';
@@ -229,27 +229,25 @@ class Stopwatch {
     this.#fillMs = Math.max(1e-3, native().elapsed(from, to) / count);
   }
 
-  /** What a mark between two kernels takes the device, ms: kernels with marks between them take longer than without. */
-  async markMs(): Promise<number> {
+  /** What the event behind a traced part takes the device, ms: parts that are traced take longer than others. */
+  eventMs(): number {
     const { device } = this;
-    const queue = (marked: boolean) => {
-      this.ahead(1);
-      const from = native().mark(device.number);
-      // As parts of an operation are launched: with nothing else between them.
+    const parts = (): void => {
       together(device, 'videoSparseAttention', () => {
-        for (let i = 0; i <= MARKS; i++) {
-          Tensor.zeros([1], { device }).dispose();
-          if (marked && i < MARKS) native().mark(device.number);
-        }
+        for (let i = 0; i < PARTS; i++) Tensor.zeros([1], { device }).dispose();
       });
-      return { from, to: native().mark(device.number) };
     };
     const took: number[] = [];
-    for (let round = 0; round < 5; round++) {
-      const [plain, marked] = [queue(false), queue(true)];
-      await device.synchronize();
-      const [without, all] = [plain, marked].map(({ from, to }) => native().elapsed(from, to));
-      took.push(Math.max(0, all! - without!) / MARKS);
+    for (let round = 0; round < 7; round++) {
+      this.ahead(1);
+      const from = native().mark(device.number);
+      parts();
+      const to = native().mark(device.number);
+      native().beginTrace(device.number);
+      parts();
+      const traced = native().endTrace(device.number);
+      const sum = traced.reduce((ms, one) => ms + one.ms, 0);
+      took.push(Math.max(0, sum - native().elapsed(from, to)) / PARTS);
     }
     return median(took);
   }
@@ -331,8 +329,8 @@ class Stopwatch {
   }
 }
 
-/** Between kernels, to see what one takes the device. */
-const MARKS = 12;
+/** Of an operation, to see what an event takes the device. */
+const PARTS = 12;
 
 /** Operations of the addon by the stage they belong to. */
 const STAGES: Readonly<Record<string, string>> = {
@@ -363,7 +361,7 @@ export async function timeStages(
     stopwatch.gpuMs = ms;
     stopwatch.hostMs = timing.hostUs / 1000;
     await stopwatch.timeFill();
-    const event = await stopwatch.markMs();
+    const event = stopwatch.eventMs();
     // The host needs longer for calls that are traced.
     const hostMs = 0.2 + 4 * stopwatch.hostMs;
     const before = cache === 'warm' && device.type !== 'cpu' ? chunkOf(ms) - 1 : 0;
@@ -379,8 +377,10 @@ export async function timeStages(
         operations = native().endTrace(device.number);
       }
       const trace: Record<string, number> = {};
+      let stage = '';
       for (const [n, one] of operations.entries()) {
-        const stage = STAGES[one.name] ?? one.name;
+        // The number that the queue counts the whole operation by belongs to the last of its parts.
+        if (!(one.name in OPERATIONS)) stage = STAGES[one.name] ?? one.name;
         // The whole ends with an event as well.
         const within = n + 1 < operations.length ? event : 0;
         trace[stage] = (trace[stage] ?? 0) + Math.max(0, one.ms - within);
