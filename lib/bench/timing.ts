@@ -329,6 +329,8 @@ class Stopwatch {
   }
 }
 
+/** More calls tell nothing new of their stages. */
+const MOST_TRACES = 31;
 /** Of an operation, to see what an event takes the device. */
 const PARTS = 12;
 
@@ -354,7 +356,6 @@ export async function timeStages(
   { timing, cache }: { readonly timing: Timing; readonly cache: Cache },
 ): Promise<Record<string, number>> {
   const ms = median(timing.samples);
-  const calls = Math.max(1, Math.min(9, Math.floor(500 / ms)));
   const traces: Record<string, number>[] = [];
   const stopwatch = new Stopwatch(device, call, cache);
   try {
@@ -365,6 +366,9 @@ export async function timeStages(
     // The host needs longer for calls that are traced.
     const hostMs = 0.2 + 4 * stopwatch.hostMs;
     const before = cache === 'warm' && device.type !== 'cpu' ? chunkOf(ms) - 1 : 0;
+    // With what comes before them as many as a second takes, but some of slow ones too.
+    const few = Math.max(1, Math.min(9, Math.floor(SECOND / 2 / ms)));
+    const calls = before === 0 ? few : Math.max(few, Math.min(MOST_TRACES, Math.floor(SECOND / (ms * (before + 1)))));
     for (let i = 0; i < calls; i++) {
       if (before > 0) stopwatch.enqueue(before, hostMs);
       else stopwatch.ahead(hostMs);
