@@ -60,7 +60,8 @@ export function keptScoreStride({ dims, Nq, Nk }: CoarseCall, device: Pick<Devic
 }
 
 /**
- * @internal Launches coarse attention; the caller disposes what was made if it throws. What it saves takes over the tensors that it is given.
+ * @internal Launches coarse attention. What it saves takes over the tensors it is given; if it throws, the caller
+ * disposes what was made.
  * @param scores Of the selection, in rows of a multiple of four, or none.
  */
 export function attendToTiles(
