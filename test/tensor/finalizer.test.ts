@@ -30,6 +30,31 @@ test('tensors, lists and saved state that nobody holds are given back', async ()
   expect(result).toEqual({ many: true, after: { numTensors: 1, numBytes: 4 }, kept: 7 });
 });
 
+test('a long tidy does not hold the tensors that were disposed in it', async () => {
+  const result = await runProgram(
+    `const heap = () => { global.gc(); return process.memoryUsage().heapUsed; };
+    const { held, grown } = vsa.tidy(() => {
+      const held = [];
+      const round = (count) => {
+        for (let i = 0; i < count; i++) {
+          const tensor = vsa.Tensor.zeros([1]);
+          if (i % 1000 === 0) held.push(tensor);
+          else tensor.dispose();
+        }
+      };
+      round(20000);
+      const before = heap();
+      round(100000);
+      return { held, grown: heap() - before };
+    });
+    report({ held: held.filter((tensor) => !tensor.disposed).length, living: vsa.memory().numTensors, grown });`,
+    { flags },
+  );
+  expect(result).toMatchObject({ held: 120, living: 120 });
+  // They would take some 20 MB.
+  expect((result as { grown: number }).grown).toBeLessThan(4e6);
+});
+
 test('a tensor dropped while its operations and its read are under way', async () => {
   const result = await runProgram(
     `${COLLECT}

@@ -1,3 +1,4 @@
+import { native } from '../../lib/binding.js';
 import { memory } from '../../lib/device/device.js';
 import { TileGrid } from '../../lib/attention/grid.js';
 import { videoSparseAttention } from '../../lib/attention/vsa.js';
@@ -162,6 +163,42 @@ describe('tidy', () => {
       return tensor;
     });
     expect(result.disposed).toBe(true);
+  });
+
+  test('a result may hold a tensor twice, and one of a scope around', () => {
+    const inner: Tensor[] = [];
+    const result = tidy(() => {
+      const around = one(1);
+      const held = tidy(() => {
+        const tensor = one(2);
+        inner.push(tensor, one(3));
+        return { first: tensor, again: [tensor], around };
+      });
+      expect([held.first.disposed, held.around.disposed, inner[1]!.disposed]).toEqual([false, false, true]);
+      return held.first;
+    });
+    // The one around was no result of the scope that it belongs to.
+    expect([result.item(), living()]).toEqual([2, 1]);
+    result.dispose();
+  });
+
+  test('an operation that fails midway leaves nothing of its parts, and the next call is right', async () => {
+    const grid = new TileGrid({ tokens: [4, 4, 8] });
+    const q = fresh.randn([1, grid.length, 1, 64]);
+    const call = () => videoSparseAttention.forward({ q, k: q, v: q, grid, topK: 1, coarse: { gate: q } });
+    const wanted = tidy(() => call().output);
+    const after = memory();
+    for (const part of ['selection', 'coarseForward', 'fineForward'] as const) {
+      jest.spyOn(native(), part).mockImplementationOnce(() => {
+        throw new Error('this part');
+      });
+      expect(call).toThrow('this part');
+      expect(memory()).toEqual(after);
+    }
+    jest.restoreAllMocks();
+    const found = tidy(() => call().output);
+    expect(await found.data()).toEqual(await wanted.data());
+    for (const tensor of [q, wanted, found]) tensor.dispose();
   });
 
   test('refuses a function that returns a promise, and disposes what it had made', () => {
