@@ -15,8 +15,8 @@ namespace vsa::cuda {
 
 // Launches that are kept back until the operation they are parts of is complete, and then put on the stream at once:
 // as a CUDA graph, whose nodes get these launches' blocks and arguments. A launch costs the host about 4 us; a graph
-// costs it 2, and 0.3 to 1.2 for every node that changes (NOTES.md). The graph of a sequence of kernels is made when the
-// sequence comes for the second time. Under the device's lock.
+// costs it 2, and 0.3 to 1.2 for every node that changes (NOTES.md). The graph of a sequence of kernels is made when
+// the sequence comes for the second time. Under the device's lock.
 //
 // Whatever else puts work on the stream launches what is kept back first, and no memory goes back to CUDA meanwhile:
 // the order on the stream is the order of the calls.
