@@ -66,6 +66,7 @@ std::shared_ptr<Graph> CudaDevice::end_capture(bool keep) {
 
 void CudaDevice::replay(cudaGraphExec_t graph) {
   enter([&] {
+    if (!counters_ready_) ready_counters();  // recorded operations use them as well
     check(cudaGraphLaunch(graph, stream_), "cudaGraphLaunch");
     progress_->mark("graph", stream_);
   });
