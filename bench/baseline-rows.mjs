@@ -11,17 +11,12 @@
 // is null. The driver is that of the rows in --like, measured in the same run on the same GPU; `date` is that of the
 // conversion. Lines that are no JSON (warnings) are passed over.
 import { appendFileSync, readFileSync } from 'node:fs';
-import { createRequire } from 'node:module';
 import { parseArgs } from 'node:util';
+import { built } from './built.mjs';
 
-const require = createRequire(import.meta.url);
-/** @type {unknown} */
-const bounds = require('../dist/bench/bounds.js');
-/** @type {unknown} */
-const machines = require('../dist/device/machine.js');
 const { attentionFlops, attentionLoad, boundOfSteps, fullCopies } =
-  /** @type {typeof import('../lib/bench/bounds.js')} */ (bounds);
-const { machineOf } = /** @type {typeof import('../lib/device/machine.js')} */ (machines);
+  /** @type {typeof import('../lib/bench/bounds.js')} */ (built('bench/bounds.js'));
+const { machineOf } = /** @type {typeof import('../lib/device/machine.js')} */ (built('device/machine.js'));
 
 /** @typedef {import('../lib/bench/row.js').BenchRow} Row */
 /**

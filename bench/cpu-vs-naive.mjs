@@ -10,20 +10,13 @@
 // the package are on the wall, the median of the repeats. --out appends JSON lines.
 import { execFileSync } from 'node:child_process';
 import { appendFileSync, mkdtempSync, rmSync } from 'node:fs';
-import { createRequire } from 'node:module';
 import { cpus, tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
+import { native, vsa } from './built.mjs';
 
 const here = dirname(fileURLToPath(import.meta.url));
-const require = createRequire(import.meta.url);
-/** @type {unknown} */
-const built = require('../dist/index.js');
-/** @type {unknown} */
-const binding = require('../dist/binding.js');
-const vsa = /** @type {typeof import('../lib/index.js')} */ (built);
-const { native } = /** @type {typeof import('../lib/binding.js')} */ (binding);
 
 const { values: options } = parseArgs({
   options: {

@@ -1,9 +1,6 @@
 // What the experiment's runs came to, in numbers: see experiment.mjs.
-import { createRequire } from 'node:module';
+import { built } from './built.mjs';
 
-const require = createRequire(import.meta.url);
-/** @param {string} path @returns {unknown} */
-const built = (path) => require(`../dist/${path}`);
 const { finalLoss, lossWindow, median } = /** @type {typeof import('../lib/train/report/data.js')} */ (
   built('train/report/data.js')
 );

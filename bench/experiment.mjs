@@ -14,16 +14,11 @@
 // Then --results gets all there is so far, for the machine may go away: each arm's log in means of ten steps (NAME.jsonl)
 // and sample (NAME.gif), summary.json with the settings, and report.html about the arms that are done.
 import { copyFileSync, mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
-import { createRequire } from 'node:module';
 import { join, resolve } from 'node:path';
 import { isDeepStrictEqual, parseArgs } from 'node:util';
 import { summarise, thinnedLog } from './experiment-results.mjs';
+import { built, native, vsa } from './built.mjs';
 
-const require = createRequire(import.meta.url);
-/** @param {string} path @returns {unknown} */
-const built = (path) => require(`../dist/${path}`);
-const vsa = /** @type {typeof import('../lib/index.js')} */ (built('index.js'));
-const { native } = /** @type {typeof import('../lib/binding.js')} */ (built('binding.js'));
 const { readCheckpointFacts } = /** @type {typeof import('../lib/train/checkpoint.js')} */ (
   built('train/checkpoint.js')
 );

@@ -5,16 +5,8 @@
 //
 // A small grid, so that the GPU is done before the next call and none waits for room in its queue; eight calls at a time
 // before their results are disposed. `vsa bench` has the same number for every row, of sixteen calls after each wait.
-import { createRequire } from 'node:module';
 import { parseArgs } from 'node:util';
-
-const require = createRequire(import.meta.url);
-/** @type {unknown} */
-const built = require('../dist/index.js');
-/** @type {unknown} */
-const binding = require('../dist/binding.js');
-const vsa = /** @type {typeof import('../lib/index.js')} */ (built);
-const { native } = /** @type {typeof import('../lib/binding.js')} */ (binding);
+import { native, vsa } from './built.mjs';
 
 const { values: options } = parseArgs({
   options: {

@@ -5,14 +5,9 @@
 //
 // Caches are cold. Bytes are those that have to move: every input once, every output once. --out appends JSON lines.
 import { appendFileSync } from 'node:fs';
-import { createRequire } from 'node:module';
 import { parseArgs } from 'node:util';
+import { built, native, vsa } from './built.mjs';
 
-const require = createRequire(import.meta.url);
-/** @param {string} path @returns {unknown} */
-const built = (path) => require(`../dist/${path}`);
-const vsa = /** @type {typeof import('../lib/index.js')} */ (built('index.js'));
-const { native } = /** @type {typeof import('../lib/binding.js')} */ (built('binding.js'));
 const { machineOf } = /** @type {typeof import('../lib/device/machine.js')} */ (built('device/machine.js'));
 const { time, median } = /** @type {typeof import('../lib/bench/timing.js')} */ (built('bench/timing.js'));
 const { Tensor, nn } = vsa;

@@ -7,16 +7,8 @@
 // holds on the device, living tensors, and the host's resident memory, ten times; exit code 1 if any of the first two
 // grew after the first tenth. --out appends JSON lines.
 import { appendFileSync } from 'node:fs';
-import { createRequire } from 'node:module';
 import { parseArgs } from 'node:util';
-
-const require = createRequire(import.meta.url);
-/** @type {unknown} */
-const built = require('../dist/index.js');
-/** @type {unknown} */
-const binding = require('../dist/binding.js');
-const vsa = /** @type {typeof import('../lib/index.js')} */ (built);
-const { native } = /** @type {typeof import('../lib/binding.js')} */ (binding);
+import { native, vsa } from './built.mjs';
 
 const { values: options } = parseArgs({
   options: {

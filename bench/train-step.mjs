@@ -10,14 +10,9 @@
 // than the GPU they are the calls' times. --record replays a recorded step, as `vsa train` does on GPUs; then there are
 // no operations to tell apart. --out appends a JSON line.
 import { appendFileSync } from 'node:fs';
-import { createRequire } from 'node:module';
 import { parseArgs } from 'node:util';
+import { built, native, vsa } from './built.mjs';
 
-const require = createRequire(import.meta.url);
-/** @param {string} path @returns {unknown} */
-const built = (path) => require(`../dist/${path}`);
-const vsa = /** @type {typeof import('../lib/index.js')} */ (built('index.js'));
-const { native } = /** @type {typeof import('../lib/binding.js')} */ (built('binding.js'));
 const { machineOf } = /** @type {typeof import('../lib/device/machine.js')} */ (built('device/machine.js'));
 const { median } = /** @type {typeof import('../lib/bench/timing.js')} */ (built('bench/timing.js'));
 const { parseTrainOptions } = /** @type {typeof import('../lib/train/settings.js')} */ (built('train/settings.js'));
