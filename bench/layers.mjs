@@ -9,7 +9,8 @@ import { parseArgs } from 'node:util';
 import { built, native, vsa } from './built.mjs';
 
 const { machineOf } = /** @type {typeof import('../lib/device/machine.js')} */ (built('device/machine.js'));
-const { time, median } = /** @type {typeof import('../lib/bench/timing.js')} */ (built('bench/timing.js'));
+const { median } = /** @type {typeof import('../lib/bench/statistics.js')} */ (built('bench/statistics.js'));
+const { time } = /** @type {typeof import('../lib/bench/timing.js')} */ (built('bench/timing.js'));
 const { Tensor, nn } = vsa;
 const { ops } = nn;
 

@@ -14,7 +14,7 @@ import { parseArgs } from 'node:util';
 import { built, native, vsa } from './built.mjs';
 
 const { machineOf } = /** @type {typeof import('../lib/device/machine.js')} */ (built('device/machine.js'));
-const { median } = /** @type {typeof import('../lib/bench/timing.js')} */ (built('bench/timing.js'));
+const { median } = /** @type {typeof import('../lib/bench/statistics.js')} */ (built('bench/statistics.js'));
 const { parseTrainOptions } = /** @type {typeof import('../lib/train/settings.js')} */ (built('train/settings.js'));
 const { Trainer } = /** @type {typeof import('../lib/train/trainer.js')} */ (built('train/trainer.js'));
 const { Steps } = /** @type {typeof import('../lib/train/steps.js')} */ (built('train/steps.js'));

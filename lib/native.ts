@@ -19,6 +19,13 @@ export interface NativeMark {
   readonly [handleBrand]: 'mark';
 }
 
+/** An operation that was traced. */
+export interface NativePart {
+  /** As the addon calls it. */
+  readonly name: string;
+  readonly ms: number;
+}
+
 /** A grid of tokens, which the addon has checked. */
 export interface NativeGrid {
   readonly [handleBrand]: 'grid';
@@ -125,7 +132,7 @@ export interface Native {
   /** From here on every operation on a device is timed. */
   beginTrace(device: number): void;
   /** Waits for the device: every operation since, from the end of the one before it. */
-  endTrace(device: number): { name: string; ms: number }[];
+  endTrace(device: number): NativePart[];
   /** Queues work that leaves nothing useful in the device's last-level cache; false if it can't. */
   flushCache(device: number): boolean;
   /** What a GPU's sensors say, null where they can't be read. */

@@ -373,7 +373,7 @@ void CudaDevice::launch(Call call) {
         EventMark& end = trace_end_of(name_of(call.operation));
         keeps ? kept_->record(end.event()) : end.record(stream_);
       }
-      lets_beside_ = lets && !numbered && trace_ == nullptr && scratch.empty();
+      lets_beside_ = lets && !numbered && (trace_ == nullptr || keeps) && scratch.empty();
     }
   });
 }

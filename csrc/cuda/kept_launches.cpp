@@ -126,6 +126,7 @@ void KeptLaunches::make_graph(Sequence& sequence) {
     check(cudaStreamBeginCapture(recorder, cudaStreamCaptureModeRelaxed), "cudaStreamBeginCapture");
     recording = true;
     std::vector<Node> nodes;
+    cudaGraphNode_t kernel = nullptr;
     for (const Kept& one : kept_) {
       launch_now(one, recorder, cudaEventRecordExternal);
       cudaStreamCaptureStatus status{};
@@ -136,6 +137,13 @@ void KeptLaunches::make_graph(Sequence& sequence) {
       VSA_CHECK(status == cudaStreamCaptureStatusActive && count == 1, "what comes next waits for the last kernel");
       const auto bytes = bytes_of(one);
       nodes.push_back({.node = *last, .arguments = {bytes.begin(), bytes.end()}});
+      if (one.kernel.function != nullptr) {
+        kernel = *last;
+      } else if (kernel != nullptr) {
+        // Nothing waits for an event: kernels follow each other as if there was none.
+        check(cudaStreamUpdateCaptureDependencies(recorder, &kernel, nullptr, 1, cudaStreamSetCaptureDependencies),
+              "cudaStreamUpdateCaptureDependencies");
+      }
     }
     recording = false;
     check(cudaStreamEndCapture(recorder, &sequence.graph), "cudaStreamEndCapture");

@@ -10,7 +10,8 @@ import { boundOfSteps } from './bounds.js';
 import { backendOf, type BenchCase, type Cache, type Direction } from './cases.js';
 import type { ListsSummary } from './lists.js';
 import type { Machine } from '../device/machine.js';
-import { median, quantile, type Timing } from './timing.js';
+import { median, quantile } from './statistics.js';
+import type { Timing } from './timing.js';
 import { workOf } from './work.js';
 
 /** Null: not measured, or of no meaning here. Times in milliseconds, but `host_us`. */
@@ -166,7 +167,6 @@ export interface Measured {
   readonly variant: Variant;
   readonly summary: ListsSummary | undefined;
   readonly timing: Timing;
-  readonly stages: Readonly<Record<string, number>>;
   readonly peakBytes: number | null;
   readonly machine: Machine | undefined;
   /** What is wrong with the results. */
@@ -184,7 +184,7 @@ function captured({ B, H, grid }: BenchCase, { pairs }: ListsSummary): Pick<Benc
 
 /** Fills in what was measured. */
 export function filledRow(row: BenchRow, measured: Measured): BenchRow {
-  const { one, backend, variant, summary, timing, stages, peakBytes, machine, problems } = measured;
+  const { one, backend, variant, summary, timing, peakBytes, machine, problems } = measured;
   const ms = median(timing.samples);
   const work = workOf({ one, backend }, variant.direction, summary);
   const bound = machine === undefined ? undefined : boundOfSteps(machine, work.steps, variant.cache);
@@ -200,7 +200,7 @@ export function filledRow(row: BenchRow, measured: Measured): BenchRow {
     ms_p90: digits(quantile(timing.samples, 0.9), 6),
     samples: timing.samples.map((sample) => digits(sample, 6)),
     host_us: digits(timing.hostUs, 2),
-    stages: Object.fromEntries(Object.entries(stages).map(([name, value]) => [name, digits(value, 6)])),
+    stages: Object.fromEntries(Object.entries(timing.stages).map(([name, value]) => [name, digits(value, 6)])),
     peak_bytes: peakBytes,
     gflop: work.flops === null ? null : work.flops / 1e9,
     tflops: tflops === null ? null : digits(tflops, 4),

@@ -12,7 +12,7 @@ import { listsWorkload, poolWorkload, selectWorkload } from './ops/tiles.js';
 import { vsaWorkload } from './ops/vsa.js';
 import type { BenchSettings } from './options.js';
 import { type BenchRow, emptyRow, filledRow, surroundingsOf, type Surroundings, type Variant } from './row.js';
-import { time, timeOnce, timeStages, type Timing } from './timing.js';
+import { time, timeOnce, type Timing } from './timing.js';
 import { Findings } from './verdict/findings.js';
 import { disposeAll, type Setup, type Workload } from './workload.js';
 
@@ -154,7 +154,6 @@ async function measure(run: Run, workload: Workload, variant: Variant, row: Benc
   const options = { cache: variant.cache, samples, signal, onProgress };
   try {
     let timing: Timing;
-    let stages: Record<string, number> = {};
     let peakBytes: number | null = null;
     if (variant.graph) {
       const repeats = variant.cache === 'cold' ? 1 : await repeatsOf(device, call);
@@ -171,8 +170,7 @@ async function measure(run: Run, workload: Workload, variant: Variant, row: Benc
         graph.dispose();
       }
     } else {
-      timing = await time(device, call, options);
-      stages = await timeStages(device, call, { timing, cache: variant.cache });
+      timing = await time(device, call, { ...options, stages: true });
       await device.synchronize(); // of what was disposed, nothing is in use any more
       const { usedBytes } = device.memory();
       device.resetPeakMemory();
@@ -186,7 +184,7 @@ async function measure(run: Run, workload: Workload, variant: Variant, row: Benc
     }
     signal?.throwIfAborted();
     const { problems } = findings;
-    const measured = { timing, stages, peakBytes, machine, problems };
+    const measured = { timing, peakBytes, machine, problems };
     return filledRow(row, { one, backend: backendOf(one, device), variant, summary: workload.summary, ...measured });
   } finally {
     if (before !== undefined) disposeAll(before);
