@@ -27,6 +27,8 @@ const MOST_FILLS = 400;
 const LONG = 50;
 /** Of the head start. */
 const MOST_MARGIN = 40;
+/** Calls that are traced take the host longer: ms, and times as long. */
+const TRACING = { ms: 0.2, times: 4 };
 /** Of an operation, to see what an event takes the device. */
 const PARTS = 12;
 
@@ -92,7 +94,7 @@ export class Stopwatch {
       if (slowed || this.gpuMs >= HEAVY) until = most;
       this.hostMs = median(samples.map((sample) => sample.hostMs));
     } while (performance.now() - started < until);
-    await this.timeFill();
+    await this.#timeFill();
   }
 
   async shortest(count: number): Promise<number> {
@@ -110,7 +112,7 @@ export class Stopwatch {
     return smMhz < 0.97 * highest;
   }
 
-  async timeFill(): Promise<void> {
+  async #timeFill(): Promise<void> {
     const { number } = this.device;
     const count = 4;
     for (let i = 0; i < count; i++) this.#fill();
@@ -125,28 +127,31 @@ export class Stopwatch {
   enqueue(count: number, moreMs = 0): Chunk {
     const startedAt = performance.now();
     const start = native().mark(this.device.number);
-    this.headStart(count, moreMs);
+    this.#headStart(count, moreMs);
     const samples = Array.from({ length: count }, () => {
-      this.emptyCache();
+      this.#emptyCache();
       return this.#sample();
     });
     return { start, startedAt, samples };
   }
 
   /** For calls that are to find the cache cold. */
-  emptyCache(): void {
+  #emptyCache(): void {
     if (this.cache === 'cold') native().flushCache(this.device.number);
   }
 
-  /** Queues one more call, whose parts are timed, behind whatever is queued, and ends when `meanwhile` has. */
-  async trace(meanwhile: () => Promise<void>): Promise<readonly NativePart[]> {
+  /** The parts of a call that finds what the last sample of a chunk finds. Waits for it. */
+  trace(): readonly NativePart[] {
     const { number } = this.device;
-    let parts: readonly NativePart[];
-    this.emptyCache();
+    const hostMs = TRACING.ms + TRACING.times * this.hostMs;
+    const before = this.cache === 'warm' && this.device.type !== 'cpu' ? chunkOf(this.gpuMs) - 1 : 0;
+    if (before > 0) this.enqueue(before, hostMs);
+    else this.#ahead(hostMs);
+    this.#emptyCache();
     native().beginTrace(number);
+    let parts: readonly NativePart[];
     try {
       tidy(() => void this.call());
-      await meanwhile();
     } finally {
       parts = native().endTrace(number);
     }
@@ -163,7 +168,7 @@ export class Stopwatch {
     };
     const took: number[] = [];
     for (let round = 0; round < 7; round++) {
-      this.ahead(1);
+      this.#ahead(1);
       const from = native().mark(device.number);
       parts();
       const to = native().mark(device.number);
@@ -181,15 +186,15 @@ export class Stopwatch {
    * Work that keeps the device busy while the host queues `count` calls; the last of it is the call itself, so that a
    * warm cache holds what it leaves there.
    */
-  headStart(count: number, moreMs: number): void {
+  #headStart(count: number, moreMs: number): void {
     const perCall = this.gpuMs + (this.cache === 'cold' && this.#copies.length === 0 ? this.#fillMs : 0);
     // Marks and empty launches take the host some microseconds as well.
     const lag = Math.max(0.1, (this.hostMs + 0.03) * (count + 1) + moreMs - perCall * count);
-    this.ahead(this.#margin * lag);
+    this.#ahead(this.#margin * lag);
   }
 
   /** Queues filler of so many milliseconds, and a call if it is not long. */
-  ahead(ms: number): void {
+  #ahead(ms: number): void {
     const fills = Math.min(MOST_FILLS, Math.ceil(ms / this.#fillMs));
     for (let i = 0; i < fills; i++) this.#fill();
     // What a cache holds at its beginning is nothing to a long call.

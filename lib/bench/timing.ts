@@ -62,14 +62,13 @@ export function sampleCount(ms: number): number {
 
 /** Calls that are traced, at most. */
 const MOST_TRACES = 31;
-/** Tracing a call makes the host's part of it longer. ms, and times as long */
-const TRACING = { ms: 0.2, times: 4 };
 
 /**
  * Times a call. What it makes is disposed.
  *
- * For its stages, one more call is traced behind the samples of a chunk, so that it finds the cache and the clock that
- * they find: what clock a GPU's power limit leaves depends on how long it has been busy.
+ * For its stages calls are traced between chunks of samples, each behind a chunk of its own: so they find the cache and
+ * the clock that samples find, for what clock a GPU's power limit leaves depends on how long it has been busy. Not behind
+ * samples: while a traced call waits in the queue, those before it take up to 3 us longer.
  */
 export async function time(device: Device, call: () => unknown, options: TimingOptions): Promise<Timing> {
   const { signal, repeats = 1 } = options;
@@ -77,30 +76,29 @@ export async function time(device: Device, call: () => unknown, options: TimingO
   try {
     await stopwatch.prepare(signal);
     const wanted = options.samples ?? sampleCount(stopwatch.gpuMs / repeats);
-    const wantedTraces =
-      options.stages === true ? Math.max(1, Math.min(MOST_TRACES, Math.floor(SECOND / stopwatch.gpuMs))) : 0;
+    const chunkMs = stopwatch.gpuMs * chunkOf(stopwatch.gpuMs);
+    const wantedTraces = options.stages === true ? Math.max(1, Math.min(MOST_TRACES, Math.floor(SECOND / chunkMs))) : 0;
     const eventMs = wantedTraces > 0 ? stopwatch.eventMs() : 0;
     const samples: number[] = [];
     const traces: (readonly NativePart[])[] = [];
     const host: number[] = [];
     const readings: Sensors[] = [];
     let lastReading = -Infinity;
-    const finish = async (): Promise<void> => {
+    while (samples.length < wanted) {
+      signal?.throwIfAborted();
+      const left = wanted - samples.length;
+      const count = Math.min(left, chunkOf(stopwatch.gpuMs));
+      const chunk = stopwatch.enqueue(count);
       if (performance.now() - lastReading > SENSOR_INTERVAL) {
         readings.push(native().sensors(device.number));
         lastReading = performance.now();
       }
       await device.synchronize();
-    };
-    while (samples.length < wanted) {
-      signal?.throwIfAborted();
-      const count = Math.min(wanted - samples.length, chunkOf(stopwatch.gpuMs));
-      const isTraced = traces.length < wantedTraces && traces.length * wanted <= wantedTraces * samples.length;
-      const chunk = stopwatch.enqueue(count, isTraced ? TRACING.ms + TRACING.times * stopwatch.hostMs : 0);
-      if (isTraced) traces.push(await stopwatch.trace(finish));
-      else await finish();
       host.push(...chunk.samples.map((sample) => sample.hostMs));
       samples.push(...stopwatch.take(chunk));
+      if (traces.length < wantedTraces && traces.length * wanted < wantedTraces * samples.length) {
+        traces.push(stopwatch.trace());
+      }
       options.onProgress?.(samples.length / wanted);
     }
     const reading = (of: keyof Sensors): number | null => {
