@@ -20,7 +20,13 @@ fine_backward::Args make_args(const FineBackward& p, const Launch& launch) {
   args.q = p.q, args.output = p.output, args.doutput = p.doutput, args.k = p.k, args.v = p.v, args.lse = p.lse;
   args.dq_pooled = p.dq_pooled, args.dk_pooled = p.dk_pooled, args.dv_pooled = p.dv_pooled;
   args.delta = p.delta, args.delta_ready = p.delta_ready, args.dq = p.dq, args.dk = p.dk, args.dv = p.dv;
-  args.statistics = launch.scratch_of<float>(p.B * p.H * args.q_layout.tiles * 2 * kTileVolume);
+  if (p.order == Order::tiled) {
+    args.lse_of_slots = const_cast<float*>(p.lse), args.delta_of_slots = p.delta;
+  } else {
+    args.lse_of_slots = launch.scratch_of<float>(p.B * p.H * args.q_layout.tiles * kTileVolume);
+    args.delta_of_slots = launch.scratch_of<float>(p.B * p.H * args.q_layout.tiles * kTileVolume);
+  }
+  args.has_rows = p.order == Order::grid || !p.delta_ready;
   return args;
 }
 

@@ -27,7 +27,10 @@ struct Args {
   const float* dv_pooled;            // [B, kv_tiles, Hkv, D], or null
   float* delta;                      // [B, H, q_rows]
   bool delta_ready;                  // it is an input
-  float* statistics;                 // [B, H, q_tiles, 2, 64]: lse in log2 units (+inf for padding), delta
+  // [B, H, q_tiles, 64], what the passes read of a tile's rows: in tiled order lse and delta themselves, in grid order
+  // copies of them. Padding's may be -inf.
+  float *lse_of_slots, *delta_of_slots;
+  bool has_rows;  // the pre-pass has something to do for every row: delta, or the copies
   void *dq, *dk, *dv;
   int32_t* order;           // [B * Hkv * kv_tiles], the order in which pass 1 takes its key tiles, or null: as they lie
   int32_t resident_blocks;  // of pass 1 on the GPU at a time

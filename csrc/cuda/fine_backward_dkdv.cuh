@@ -9,7 +9,7 @@ namespace vsa::cuda::fine_backward {
 template <int D>
 struct DkdvStage {
   SharedTile<D> q, doutput;
-  float lse_log2[kTileVolume], delta[kTileVolume];
+  float lse[kTileVolume], delta[kTileVolume];
 };
 
 template <int D>
@@ -25,8 +25,8 @@ struct DkdvShared {
 };
 
 // dK and dV of one key tile: for every query tile that selected it, in every head of the group,
-//   S^T = K Q^T, P^T = exp2(S^T scale_log2 - lse), dV += P^T dO, dP^T = V dO^T, dS^T = P^T (dP^T - delta), dK += dS^T
-//   Q.
+//   S^T = K Q^T, P^T = exp2(S^T scale_log2 - lse log2(e)), dV += P^T dO,
+//   dP^T = V dO^T, dS^T = P^T (dP^T - delta), dK += dS^T Q.
 // A warp has 32 key rows and one of two roles: value warps own dV and make P, key warps own dK, make dP and take P
 // from shared memory. Each does two products over the whole query tile, so a fragment of Q or dO that is read feeds
 // twice the work it would if every warp had 16 rows and did all four (208 KB of shared memory traffic a tile pair at
@@ -69,8 +69,9 @@ __global__ void __launch_bounds__(kThreads, blocks_per_sm(D)) fine_backward_dkdv
     const Entry queries = shared.ring.entry(position);
     copy_tiles<T, D>(queries, shared.q_offsets, p.H, p.q, p.doutput, stage.q, stage.doutput);
     if (threadIdx.x < 32) {
-      const float* statistics = p.statistics + static_cast<int64_t>(queries.row) * (2 * kTileVolume);
-      ptx::cp_async_16(ptx::shared_address(stage.lse_log2) + threadIdx.x * 16, statistics + threadIdx.x * 4);
+      const float* const from = threadIdx.x < 16 ? p.lse_of_slots : p.delta_of_slots;
+      ptx::cp_async_16(ptx::shared_address(stage.lse) + threadIdx.x * 16,
+                       from + static_cast<int64_t>(queries.row) * kTileVolume + threadIdx.x % 16 * 4);
     }
     ptx::cp_async_commit();
   };
@@ -100,14 +101,21 @@ __global__ void __launch_bounds__(kThreads, blocks_per_sm(D)) fine_backward_dkdv
 #pragma unroll
       for (int i = 0; i < 4; ++i) scores[m][2 * step][i] = __uint_as_float(packed[i]);
     };
-    const float* of_query = (is_value ? stage.lse_log2 : stage.delta) + lane % 4 * 2;
+    const float* of_query = (is_value ? stage.lse : stage.delta) + lane % 4 * 2;
     if (is_value) {
+      const uint64_t valid = shared.ring.valid[position % (2 * EntryRing::kHalf)];
+      const uint64_t queries = valid >> (lane % 4 * 2);
 #pragma unroll
       for (int step = 0; step < 4; ++step) {
         float2 lse[2];
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
-          lse[half] = *reinterpret_cast<const float2*>(of_query + (step * 2 + half) * 8);
+          const float2 natural = *reinterpret_cast<const float2*>(of_query + (step * 2 + half) * 8);
+          lse[half] = make_float2(ptx::to_log2(natural.x), ptx::to_log2(natural.y));
+          if (valid == ~uint64_t{0}) continue;
+          // Queries of padding: Q and dO are 0, and P must be.
+          if ((queries >> ((step * 2 + half) * 8) & 1) == 0) lse[half].x = INFINITY;
+          if ((queries >> ((step * 2 + half) * 8 + 1) & 1) == 0) lse[half].y = INFINITY;
         }
 #pragma unroll
         for (int m = 0; m < 2; ++m) {

@@ -14,15 +14,15 @@ struct DqShared {
   SharedTile<D> q, doutput;
   EntryRing ring;
   ListWalk walk;
-  float statistics[2 * kTileVolume];  // lse in log2 units, delta
+  float lse_log2[kTileVolume], delta[kTileVolume];
   int32_t q_offsets[kTileVolume], kv_offsets[kTileVolume];
   DqStage<D> stages[1];  // Args::stages of them
 
   static int64_t bytes(int stages) { return sizeof(DqShared) + (stages - 1) * sizeof(DqStage<D>); }
 };
 
-// dQ of one query tile: over its list, S = Q K^T, P = exp2(S scale_log2 - lse), dP = dO V^T, dS = P (dP - delta),
-// dQ += dS K. A warp has 32 query rows and 32 of the 64 keys of each tile; the two halves of dQ are added at the end.
+// dQ of one query tile: over its list, S = Q K^T, P = exp2(S scale_log2 - lse log2(e)), dP = dO V^T,
+// dS = P (dP - delta), dQ += dS K. A warp has 32 query rows and 32 of the 64 keys of each tile; the two halves of dQ are added at the end.
 template <typename T, int D>
 __global__ void __launch_bounds__(kThreads, blocks_per_sm(D)) fine_backward_dq(const __grid_constant__ Args p) {
   extern __shared__ __align__(16) char memory[];
@@ -44,7 +44,12 @@ __global__ void __launch_bounds__(kThreads, blocks_per_sm(D)) fine_backward_dq(c
   if (threadIdx.x < 2 * EntryRing::kHalf) {
     shared.ring.put(make_walk(), p.kv_layout, p.Hkv, D, threadIdx.x);
   }
-  shared.statistics[threadIdx.x] = p.statistics[list_row * (2 * kTileVolume) + threadIdx.x];
+  const int slot = threadIdx.x % kTileVolume;
+  if (threadIdx.x < kTileVolume) {
+    shared.lse_log2[slot] = ptx::to_log2(p.lse_of_slots[list_row * kTileVolume + slot]);
+  } else {
+    shared.delta[slot] = p.delta_of_slots[list_row * kTileVolume + slot];
+  }
   static_assert(kThreads == 2 * kTileVolume, "every thread brings one value");
   __syncthreads();
 
@@ -80,8 +85,9 @@ __global__ void __launch_bounds__(kThreads, blocks_per_sm(D)) fine_backward_dq(c
     multiply_rows<T, D, kAhead, 2, 4>(dp, doutput_rows, columns_first<D>(stage.v, key));
 #pragma unroll
     for (int m = 0; m < 2; ++m) {
-      const float* of_row = shared.statistics + row + m * 16 + lane / 4;
-      const float lse[2] = {of_row[0], of_row[8]}, delta[2] = {of_row[kTileVolume], of_row[kTileVolume + 8]};
+      const int first = row + m * 16 + lane / 4;
+      const float lse[2] = {shared.lse_log2[first], shared.lse_log2[first + 8]};
+      const float delta[2] = {shared.delta[first], shared.delta[first + 8]};
 #pragma unroll
       for (int n = 0; n < 4; ++n) {
 #pragma unroll

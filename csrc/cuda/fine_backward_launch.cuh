@@ -39,7 +39,8 @@ void launch_kernels(Args args, const Launch& launch) {
   const int64_t items = args.B * args.Hkv * kv_tiles;
   args.resident_blocks = launch.sm_count * blocks_per_sm(D);
   if (args.t_offsets != nullptr && items > args.resident_blocks) args.order = launch.scratch_of<int32_t>(items);
-  const int64_t rows_blocks = args.B * q_tiles * (kTileVolume / kRowsSlots) + (args.order != nullptr);
+  const int64_t rows_blocks =
+      (args.has_rows ? args.B * q_tiles * (kTileVolume / kRowsSlots) : 0) + (args.order != nullptr);
   VSA_CHECK(rows_blocks <= INT32_MAX, "the backward must have fewer than 2^29 query tiles in a head");
   if (rows_blocks > 0) {
     launch_kernel(fine_backward_rows<T, D>, "fine_backward_rows", launch, static_cast<unsigned>(rows_blocks),

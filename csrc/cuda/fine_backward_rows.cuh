@@ -10,9 +10,8 @@ namespace vsa::cuda::fine_backward {
 
 inline constexpr int kRowsSlots = 16;  // slots of a tile that a block of fine_backward_rows handles, all heads
 
-// The pre-pass, bound by memory: delta = rowsum(dO * O) of every query row unless it is there, and what the two passes
-// read of a tile's rows as 512 contiguous bytes in slot order: lse in log2 units, +inf for padding so that P is 0
-// there, and delta.
+// The pre-pass, bound by memory: delta = rowsum(dO * O) of every query row unless it is there, and in grid order copies
+// of lse and delta that the two passes can read as 256 contiguous bytes of a tile, in the order of its slots.
 // Where pass 1 wants an order, the first block makes it.
 template <typename T, int D>
 __global__ void __launch_bounds__(kRowsThreads) fine_backward_rows(const __grid_constant__ Args p) {
@@ -47,12 +46,12 @@ __global__ void __launch_bounds__(kRowsThreads) fine_backward_rows(const __grid_
     for (int distance = kLanes / 2; distance > 0; distance /= 2) sum += __shfl_xor_sync(~0u, sum, distance);
     if (!active || lane != 0) continue;
     const int64_t head = static_cast<int64_t>(b) * p.H + h;
-    float* statistics = p.statistics + (head * p.q_layout.tiles + tile) * (2 * kTileVolume);
-    const int64_t at = head * p.q_layout.rows + row;
+    const int64_t at = head * p.q_layout.rows + row, to = (head * p.q_layout.tiles + tile) * kTileVolume + slot;
     if (valid && p.delta_ready) sum = p.delta[at];
-    statistics[slot] = valid ? p.lse[at] * static_cast<float>(M_LOG2E) : INFINITY;
-    statistics[kTileVolume + slot] = sum;
     if ((valid || p.q_layout.tiled) && !p.delta_ready) p.delta[at] = sum;
+    if (p.q_layout.tiled) continue;
+    p.lse_of_slots[to] = valid ? p.lse[at] : -INFINITY;
+    p.delta_of_slots[to] = sum;
   }
 }
 

@@ -1,6 +1,15 @@
 /** The most memory that a forward and backward of the whole operator have in use. */
 
-import { memory, type Order, type Tensor, TileGrid, tidy, topK, videoSparseAttention } from '../../lib/index.js';
+import {
+  denseAttention,
+  memory,
+  type Order,
+  type Tensor,
+  TileGrid,
+  tidy,
+  topK,
+  videoSparseAttention,
+} from '../../lib/index.js';
 import { leaveNothingBehind } from '../tensor/support.js';
 import { fresh, here } from '../under-test.js';
 
@@ -43,7 +52,7 @@ test.each<Case>([
   { ...SHAPE, order: 'grid', gates: true },
   { ...SHAPE, order: 'grid', gates: false },
   { ...SHAPE, order: 'tiled', gates: true },
-])('inputs, outputs, gradients, the fine output and 16 bytes a row: $order order, gates $gates', async (c) => {
+])('inputs, outputs, gradients, the fine output, and lse and delta of rows: $order order, gates $gates', async (c) => {
   const grid = new TileGrid({ tokens: c.tokens });
   const shape = [1, grid.rows(c.order), c.H, c.D];
   const make = (seed: number) => fresh.randn(shape, { dtype: 'bfloat16', seed });
@@ -70,7 +79,8 @@ test.each<Case>([
   const gateCount = c.gates ? 2 : 0;
   // The output, the fine output where that is another tensor, dq, dk, dv, and gradients of the gates.
   const tensors = (1 + (c.gates ? 1 : 0) + 3 + gateCount) * tensor;
-  const rows = 16 * c.H * grid.totalTileCount * 64;
+  // In grid order a GPU makes copies of both that lie by tiles.
+  const rows = (c.order === 'tiled' ? 8 : 16) * c.H * grid.totalTileCount * 64;
   expect(peak).toBeGreaterThanOrEqual(tensors);
   expect(peak).toBeLessThanOrEqual(tensors + rows + tileBytes(grid, K, c));
   // On the CPU it depends on how far the queue has come when memory is asked for.
@@ -78,4 +88,24 @@ test.each<Case>([
   for (const one of [q, k, v, dOutput, gates.coarse?.gate, gates.fine?.gate]) one?.dispose();
   await here.synchronize();
   expect(memory().numTensors).toBe(0);
+});
+
+// No lists, and too few tiles for parts: what is left beside the gradients is delta and tables of a few bytes a tile.
+test.each([8, 24])('a fine backward has 4 bytes a row in tiled order: delta (%i heads)', async (H) => {
+  const grid = new TileGrid({ tokens: [11, 16, 12] });
+  const make = (seed: number) => fresh.randn([1, grid.slots, H, 64], { dtype: 'bfloat16', seed });
+  const [q, k, v, dOutput] = [make(1), make(2), make(3), make(4)];
+  const { output, saved } = denseAttention.forward({ q, k, v, grid, order: 'tiled' });
+  const backward = () => denseAttention.backward(saved, { output: dOutput });
+  tidy(() => void backward());
+  await here.synchronize();
+  here.resetPeakMemory();
+  const { usedBytes } = here.memory();
+  const grads = backward();
+  await here.synchronize();
+  const more = here.memory().peakBytes - usedBytes - 3 * q.byteLength;
+  const delta = 4 * H * grid.slots;
+  expect(more).toBeGreaterThanOrEqual(delta);
+  expect(more).toBeLessThanOrEqual(1.5 * delta + 32 * GRANULE);
+  for (const one of [q, k, v, dOutput, output, saved, ...Object.values(grads)]) one.dispose();
 });

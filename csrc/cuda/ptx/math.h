@@ -3,6 +3,7 @@
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 
+#include <cmath>
 #include <cstdint>
 
 namespace vsa::cuda::ptx {
@@ -12,6 +13,11 @@ __device__ __forceinline__ float exp2(float x) {
   float y;
   asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
   return y;
+}
+
+// A natural logarithm in base 2: rounded by itself, whatever it is added to.
+__device__ __forceinline__ float to_log2(float natural) {
+  return __fmul_rn(natural, static_cast<float>(M_LOG2E));
 }
 
 // Two floats rounded to nearest even, `low` in the low half.

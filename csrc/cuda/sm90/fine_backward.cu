@@ -64,7 +64,13 @@ Args make_args(const FineBackward& p, const Launch& launch) {
   args.dq_pooled = p.dq_pooled, args.dk_pooled = p.dk_pooled, args.dv_pooled = p.dv_pooled;
   args.delta = p.delta, args.delta_ready = p.delta_ready, args.dq = p.dq, args.dk = p.dk, args.dv = p.dv;
   const int64_t q_tiles = args.q_layout.tiles, kv_tiles = args.kv_layout.tiles, heads = p.B * p.H;
-  args.statistics = launch.scratch_of<float>(heads * q_tiles * 2 * kTileVolume);
+  if (p.order == Order::tiled) {
+    args.lse_of_slots = const_cast<float*>(p.lse), args.delta_of_slots = p.delta;
+  } else {
+    args.lse_of_slots = launch.scratch_of<float>(heads * q_tiles * kTileVolume);
+    args.delta_of_slots = launch.scratch_of<float>(heads * q_tiles * kTileVolume);
+  }
+  args.has_rows = p.order == Order::grid || !p.delta_ready;
   args.q_sources = sources_memory(p.q_grid, p.order, launch);
   args.kv_sources = sources_memory(p.kv_grid, p.order, launch);
   const int64_t blocks = launch.sm_count, teams = kTeams * blocks;

@@ -74,7 +74,10 @@ struct Args {
   const float* dv_pooled;        // [B, kv_tiles, Hkv, D], or null
   float* delta;                  // [B, H, q_rows]
   bool delta_ready;              // it is an input
-  float* statistics;             // [B, H, q_tiles, 2, 64]: lse in log2 units (+inf for padding), delta
+  // [B, H, q_tiles, 64], what the passes read of a tile's rows: in tiled order lse and delta themselves, in grid order
+  // copies of them. Padding's may be -inf.
+  float *lse_of_slots, *delta_of_slots;
+  bool has_rows;  // the pre-pass has something to do for every row: delta, or the copies
   void *dq, *dk, *dv;
   TileSource* q_sources;   // [q_tiles], or null: all {0, 0, 0, 0} (tiled order without padding)
   TileSource* kv_sources;  // [kv_tiles], or null

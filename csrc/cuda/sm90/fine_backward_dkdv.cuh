@@ -19,7 +19,7 @@ struct DkdvShared {
 };
 
 // dK and dV of a key tile by one warpgroup, all four products:
-//   S^T = K Q^T, P^T = exp2(S^T scale_log2 - lse), dP^T = V dO^T, dS^T = P^T (dP^T - delta),
+//   S^T = K Q^T, P^T = exp2(S^T scale_log2 - lse log2(e)), dP^T = V dO^T, dS^T = P^T (dP^T - delta),
 //   dV += P^T dO, dK += dS^T Q.
 // Two teams share an SM, each with items of its own, so that one multiplies while the other takes exponentials, begins
 // an item or ends one. kPairs, where lists are full: one stream for both, which have neighbouring key tiles, so that a
@@ -116,11 +116,18 @@ __global__ void __launch_bounds__((kTeams + 1) * kWarpgroup, 1)
     const auto make_p = [&](int slot) {
 #pragma unroll
       for (int i = 0; i < 8; ++i) {
-        const float2 lse = of_query(slot, 0, i);
+        const float2 natural = of_query(slot, 0, i);
+        const float2 lse = make_float2(ptx::to_log2(natural.x), ptx::to_log2(natural.y));
         s[4 * i] = ptx::exp2(s[4 * i] * p.scale_log2 - lse.x);
         s[4 * i + 1] = ptx::exp2(s[4 * i + 1] * p.scale_log2 - lse.y);
         s[4 * i + 2] = ptx::exp2(s[4 * i + 2] * p.scale_log2 - lse.x);
         s[4 * i + 3] = ptx::exp2(s[4 * i + 3] * p.scale_log2 - lse.y);
+      }
+      const int32_t tile_class = shared.ring.info[slot].who >> 8;
+      if (tile_class != 0) {  // queries of padding: Q and dO are 0, but P is inf where lse is -inf
+        const uint64_t queries = p.q_classes.valid[tile_class] >> (lane % 4 * 2);
+#pragma unroll
+        for (int i = 0; i < 32; ++i) s[i] = queries >> (i / 4 * 8 + i % 2) & 1 ? s[i] : 0.0f;
       }
     };
     const auto make_ds = [&](int slot) {

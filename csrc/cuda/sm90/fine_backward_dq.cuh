@@ -14,7 +14,7 @@ struct DqShared {
 
 // dQ by query tile: two consumer warpgroups have a query tile each, neighbours in memory, and go through the union of
 // their lists; each key tile is loaded once. Over its list, a consumer does
-//   S = Q K^T, P = exp2(S scale_log2 - lse), dP = dO V^T, dS = P (dP - delta), dQ += dS K
+//   S = Q K^T, P = exp2(S scale_log2 - lse log2(e)), dP = dO V^T, dS = P (dP - delta), dQ += dS K
 // with Q and dO in registers as A operands, and dS from the accumulators straight into the A of the third product,
 // which is issued behind the next tile's first two and runs while P and dS are worked out. A consumer then holds two
 // slots, three while it waits for the next one; so lists must let it find its next tile within the others
@@ -57,7 +57,7 @@ __global__ void __launch_bounds__((kQueryTiles + 1) * kWarpgroup, 1)
     if (steps == kStop) break;
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
-      lse[r] = shared.ring.statistics[stationary][0][row + r * 8];
+      lse[r] = ptx::to_log2(shared.ring.statistics[stationary][0][row + r * 8]);
       delta[r] = shared.ring.statistics[stationary][1][row + r * 8];
     }
     load_fragments<D>(q, reader.tile(stationary, 0));

@@ -25,7 +25,7 @@ void launch_prepare(const Args& args, const Launch& launch) {
   const int64_t heads = int64_t{args.B} * args.H, chunks = blocks_for(args.H, kRowHeads<D>);
   PrepareBlocks blocks = {};
   if (args.dq_plan.merged != nullptr) blocks.merge = blocks_for(heads * args.dq_plan.groups, kPrepareThreads / 32);
-  blocks.rows = static_cast<int32_t>(args.B * args.q_layout.tiles * chunks);
+  if (args.has_rows) blocks.rows = static_cast<int32_t>(args.B * args.q_layout.tiles * chunks);
   const auto clusters = static_cast<unsigned>(2 + blocks_for(int64_t{blocks.merge} + blocks.rows, kPlanBlocks));
   launch_in_chain(fine_backward_prepare<T, D>, "fine_backward_prepare", launch,
                   Clusters{dim3(clusters * kPlanBlocks), kPlanBlocks}, kPrepareThreads, 0, args, blocks);

@@ -17,9 +17,8 @@ struct PrepareBlocks {
   int32_t merge, rows;
 };
 
-// delta = rowsum(dO * O) of the rows of a tile and kRowHeads heads, unless it is there, and what the passes read of a
-// tile's rows as 512 contiguous bytes in slot order: lse in log2 units and delta. lse is +inf for padding and for rows
-// that attend to nothing, so that P is 0 there.
+// delta = rowsum(dO * O) of the rows of a tile and kRowHeads heads, unless it is there, and in grid order copies of lse
+// and delta that the passes can read as 256 contiguous bytes of a tile, in the order of its slots.
 template <typename T, int D>
 __device__ __forceinline__ void prepare_rows(const Args& p, int32_t block) {
   constexpr int kHeads = kRowHeads<D>, kRows = kHeads * kTileVolume;
@@ -34,13 +33,12 @@ __device__ __forceinline__ void prepare_rows(const Args& p, int32_t block) {
   const TilePlace place = p.q_layout.place(tile);
   const auto exists = [&](int slot) { return place.valid(slot) || p.q_layout.tiled; };
 
-  // A thread's own row, in the order of statistics.
+  // A thread's own row, in the order of slots.
   const int own_head = threadIdx.x / kTileVolume, own_slot = threadIdx.x % kTileVolume;
   const bool owns = threadIdx.x < kRows && first_head + own_head < p.H;
   const bool valid = owns && place.valid(own_slot);
   const int64_t head = static_cast<int64_t>(b) * p.H + first_head + own_head;
   const int64_t at = head * p.q_layout.rows + place.row(own_slot);
-  const float lse = valid ? p.lse[at] : -INFINITY;
   float delta = 0.0f;
   if (p.delta_ready) {
     if (valid) delta = p.delta[at];
@@ -79,10 +77,10 @@ __device__ __forceinline__ void prepare_rows(const Args& p, int32_t block) {
     if (valid) delta = sums[threadIdx.x];
     if (owns && exists(own_slot)) p.delta[at] = delta;
   }
-  if (!owns) return;
-  float* statistics = p.statistics + (head * p.q_layout.tiles + tile) * (2 * kTileVolume) + own_slot;
-  statistics[0] = lse == -INFINITY ? INFINITY : lse * static_cast<float>(M_LOG2E);
-  statistics[kTileVolume] = delta;
+  if (!owns || p.q_layout.tiled) return;
+  const int64_t to = (head * p.q_layout.tiles + tile) * kTileVolume + own_slot;
+  p.lse_of_slots[to] = valid ? p.lse[at] : -INFINITY;
+  p.delta_of_slots[to] = delta;
 }
 
 // The pre-pass: everything that the two passes need and that costs one reading of O, dO and the lists. Its blocks come

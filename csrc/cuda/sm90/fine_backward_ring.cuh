@@ -51,7 +51,7 @@ struct Ring {
   static constexpr int kSlots = kSlots_;
   static constexpr int kThreads = kConsumers * kWarpgroup + 32;  // at a slot's named barrier: the producer's warp too
   alignas(1024) unsigned char tiles[kSlots][2][kTileBytes<D>];
-  alignas(16) float statistics[kSlots][2][kTileVolume];  // of query tiles: lse in log2 units, delta
+  alignas(16) float statistics[kSlots][2][kTileVolume];  // of query tiles: lse, delta
   alignas(16) SlotInfo info[kSlots];
   alignas(16) KeptItem kept[16];  // by warp of the block
   uint64_t full[kSlots];          // 1 arrival and the bytes

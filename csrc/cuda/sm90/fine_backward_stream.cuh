@@ -80,8 +80,9 @@ __device__ __forceinline__ void produce(Ring<D, kSlots, kConsumers>& ring, int f
     }
   };
   const auto copy_statistics = [&](int32_t tile_row, uint64_t* barrier) {
-    ptx::bulk_load(ring.statistics[at.slot], p.statistics + static_cast<int64_t>(tile_row) * (2 * kTileVolume),
-                   kStatisticsBytes, barrier);
+    const int64_t first = static_cast<int64_t>(tile_row) * kTileVolume;
+    ptx::bulk_load(ring.statistics[at.slot][0], p.lse_of_slots + first, kStatisticsBytes / 2, barrier);
+    ptx::bulk_load(ring.statistics[at.slot][1], p.delta_of_slots + first, kStatisticsBytes / 2, barrier);
   };
   // Stationary tiles.
   const TileSource* const own_sources = S::kIsDq ? p.q_sources : p.kv_sources;
