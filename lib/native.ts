@@ -1,7 +1,7 @@
 /** The one typed description of the native addon; binding.ts loads it. */
 
 /** The addon's interface this file describes; csrc/binding/addon.cpp has the same number. */
-export const INTERFACE = 9;
+export const INTERFACE = 10;
 
 declare const handleBrand: unique symbol;
 /** One share of a device memory. Given back by `release`; the collector does it as a last resort. */
@@ -102,6 +102,8 @@ export interface Native {
 
   /** `released`: a handle that was given back, to be used again. */
   alloc(bytes: number, device: number, released?: Handle): Handle;
+  /** A handle without memory: the operation that gets it as an output makes that. So does one for a released handle. */
+  handle(): Handle;
   retain(handle: Handle, released?: Handle): Handle;
   release(handle: Handle): void;
   /** Copies the source before it returns. `fresh`: nothing is queued on this memory yet, so write at once. */

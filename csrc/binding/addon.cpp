@@ -9,7 +9,7 @@
 namespace {
 
 // Counts the changes of the interface between lib/native.ts and this addon; both must have the same.
-constexpr int kInterface = 9;
+constexpr int kInterface = 10;
 
 Napi::Object init(Napi::Env env, Napi::Object exports) {
   vsa::binding::guarded(env, [&]() -> napi_value {

@@ -45,6 +45,13 @@ void* Args::touch_of(const char* name, uint32_t index, int64_t bytes, Held& held
   return touch(get(name).As<Napi::Array>().Get(index), name, bytes, held);
 }
 
+void Args::make(Napi::Value handle, const char* name, int64_t bytes) {
+  if (inputs_.empty() && outputs_.empty()) {
+    throw Error("ERR_INTERNAL", std::string(name) + ": got a handle without memory, wanted some memory before it");
+  }
+  wrap(info_.Env(), Device::at(device_).allocate(bytes), handle);
+}
+
 void* Args::touch(Napi::Value handle, const char* name, int64_t bytes, Held& held) {
   const std::shared_ptr<Storage>& storage = unwrap(handle);
   if (storage->bytes() < bytes) {

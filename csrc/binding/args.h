@@ -77,12 +77,25 @@ public:
   // The numbers of elements of several memories.
   std::vector<int64_t> counts(const char* name) const;
 
-  // Memory that the operation reads, or writes, of at least this many bytes.
+  // Memory that the operation reads, or writes, of at least this many bytes. For a handle that is empty the second makes
+  // it, of so many bytes, on the device of the memory before it: a call from JavaScript less for every output.
   const void* in(const char* name, int64_t bytes) { return touch(name, bytes, inputs_); }
-  void* out(const char* name, int64_t bytes) { return touch(name, bytes, outputs_); }
+  void* out(const char* name, int64_t bytes) {
+    const Napi::Value handle = get(name);
+    if (is_empty(handle)) make(handle, name, bytes);
+    return touch(handle, name, bytes, outputs_);
+  }
   // The same, or null where JavaScript gave none.
-  const void* in_or_null(const char* name, int64_t bytes) { return touch_or_null(name, bytes, inputs_); }
-  void* out_or_null(const char* name, int64_t bytes) { return touch_or_null(name, bytes, outputs_); }
+  const void* in_or_null(const char* name, int64_t bytes) {
+    const Napi::Value handle = get(name);
+    return given(handle) ? touch(handle, name, bytes, inputs_) : nullptr;
+  }
+  void* out_or_null(const char* name, int64_t bytes) {
+    const Napi::Value handle = get(name);
+    if (!given(handle)) return nullptr;
+    if (is_empty(handle)) make(handle, name, bytes);
+    return touch(handle, name, bytes, outputs_);
+  }
   const float* in_f32(const char* name, int64_t count) { return static_cast<const float*>(in(name, count * 4)); }
   float* out_f32(const char* name, int64_t count) { return static_cast<float*>(out(name, count * 4)); }
   // Arrays of memories: how many, and each.
@@ -116,12 +129,9 @@ private:
     const napi_valuetype type = value.Type();
     return type != napi_undefined && type != napi_null;
   }
+  void make(Napi::Value handle, const char* name, int64_t bytes);
   void* touch(const char* name, int64_t bytes, Held& held) { return touch(get(name), name, bytes, held); }
   void* touch(Napi::Value handle, const char* name, int64_t bytes, Held& held);
-  void* touch_or_null(const char* name, int64_t bytes, Held& held) {
-    const Napi::Value value = get(name);
-    return given(value) ? touch(value, name, bytes, held) : nullptr;
-  }
   void* touch_of(const char* name, uint32_t index, int64_t bytes, Held& held);
   void hold(std::shared_ptr<Storage> storage, const char* name, Held& held);
 

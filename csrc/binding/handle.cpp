@@ -30,6 +30,14 @@ Handle& handle_of(Napi::Value value) {
   return *handle;
 }
 
+Napi::Value new_handle(Napi::Env env, std::shared_ptr<Storage> storage) {
+  return Napi::External<Handle>::New(env, new Handle{.storage = std::move(storage)},
+                                     [](Napi::Env owner, Handle* handle) {
+                                       let_go(owner, *handle, true);
+                                       delete handle;
+                                     });
+}
+
 // A span of a storage, from numbers that JavaScript gave.
 struct Span {
   Span(Napi::Value handle, Napi::Value offset_, int64_t bytes_)
@@ -83,6 +91,11 @@ int device_index(Napi::Value value) {
 Napi::Value alloc(const Napi::CallbackInfo& info) {
   Device& device = Device::at(device_index(info[1]));
   return wrap(info.Env(), device.allocate(info[0].As<Napi::Number>().Int64Value()), info[2]);
+}
+
+// handle() -> one without memory: the operation that fills it makes that (Args::out)
+Napi::Value empty(const Napi::CallbackInfo& info) {
+  return new_handle(info.Env(), nullptr);
 }
 
 // retain(handle, released) -> another handle of the same memory
@@ -193,12 +206,11 @@ Napi::Value wrap(Napi::Env env, std::shared_ptr<Storage> storage, Napi::Value re
     again->storage = std::move(storage);
     return released;
   }
-  auto external =
-      Napi::External<Handle>::New(env, new Handle{.storage = std::move(storage)}, [](Napi::Env owner, Handle* handle) {
-        let_go(owner, *handle, true);
-        delete handle;
-      });
-  return external;
+  return new_handle(env, std::move(storage));
+}
+
+bool is_empty(Napi::Value value) {
+  return handle_of(value).storage == nullptr;
 }
 
 const std::shared_ptr<Storage>& unwrap(Napi::Value value) {
@@ -209,6 +221,7 @@ const std::shared_ptr<Storage>& unwrap(Napi::Value value) {
 
 void export_handles(Napi::Env env, Napi::Object exports) {
   exports.Set("alloc", function<alloc>(env));
+  exports.Set("handle", function<empty>(env));
   exports.Set("retain", function<retain>(env));
   exports.Set("release", function<release>(env));
   exports.Set("write", function<write>(env));

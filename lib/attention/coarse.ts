@@ -3,7 +3,7 @@
 import { native } from '../binding.js';
 import type { Device } from '../device/device.js';
 import { tidy } from '../tensor/scope.js';
-import { emptyTensor, handleOf, optionalHandle, share, type Tensor } from '../tensor/tensor.js';
+import { handleOf, optionalHandle, outputTensor, share, type Tensor } from '../tensor/tensor.js';
 import { checkOptions } from '../validate.js';
 import { type BackendOption, chooseBackend } from './backends.js';
 import { type AttentionDims, checkGradient, checkQkv, checkSaved, checkScale } from './checks.js';
@@ -69,8 +69,8 @@ export function attendToTiles(
   call: CoarseCall,
 ): CoarseSaved {
   const { dims, Nq, Nk, scale } = call;
-  const output = emptyTensor(q.shape, 'float32', q.device);
-  const lse = emptyTensor([dims.B, dims.H, Nq], 'float32', q.device);
+  const output = outputTensor(q.shape, 'float32', q.device);
+  const lse = outputTensor([dims.B, dims.H, Nq], 'float32', q.device);
   native().coarseForward({
     B: dims.B,
     H: dims.H,
@@ -121,9 +121,9 @@ export const coarseAttention = {
     const { q, k, v, output, lse, scores, call } = checkSaved('coarseAttention', saved, CoarseSaved);
     const doutput = checkGradient(grads, output);
     return tidy(() => {
-      const dq = emptyTensor(q.shape, 'float32', q.device);
-      const dk = emptyTensor(k.shape, 'float32', q.device);
-      const dv = emptyTensor(v.shape, 'float32', q.device);
+      const dq = outputTensor(q.shape, 'float32', q.device);
+      const dk = outputTensor(k.shape, 'float32', q.device);
+      const dv = outputTensor(v.shape, 'float32', q.device);
       native().coarseBackward({
         B: call.dims.B,
         H: call.dims.H,

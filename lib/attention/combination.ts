@@ -4,7 +4,7 @@ import { native } from '../binding.js';
 import { VsaTypeError } from '../errors.js';
 import { dtypeCode } from '../tensor/dtype.js';
 import { tidy } from '../tensor/scope.js';
-import { emptyTensor, handleOf, optionalHandle, share, type Tensor } from '../tensor/tensor.js';
+import { handleOf, optionalHandle, outputTensor, share, type Tensor } from '../tensor/tensor.js';
 import { checkOptions } from '../validate.js';
 import { type BackendOption, chooseBackend } from './backends.js';
 import {
@@ -85,7 +85,7 @@ export function checkGate(argument: string, value: unknown, model: Tensor): Tens
 
 function combineForward(inputs: CombinationInputs, call: CombinationCall): Tensor {
   const { fine, coarse, coarseGate, fineGate } = inputs;
-  const output = emptyTensor(fine.shape, fine.dtype, fine.device);
+  const output = outputTensor(fine.shape, fine.dtype, fine.device);
   native().combinationForward({
     B: call.dims.B,
     H: call.dims.H,
@@ -115,7 +115,7 @@ export function combineBackward(
 ): Partial<CombinationGradients> {
   const { fine, coarse, coarseGate, fineGate } = inputs;
   const like = (tensor: Tensor | undefined) =>
-    tensor === undefined ? undefined : emptyTensor(tensor.shape, tensor.dtype, tensor.device);
+    tensor === undefined ? undefined : outputTensor(tensor.shape, tensor.dtype, tensor.device);
   const grads = {
     fine: wantFine ? like(fine) : undefined,
     coarse: like(coarse),

@@ -4,7 +4,7 @@ import { native } from '../binding.js';
 import { show, VsaRangeError, VsaTypeError } from '../errors.js';
 import { dtypeCode } from '../tensor/dtype.js';
 import { tidy } from '../tensor/scope.js';
-import { emptyTensor, handleOf, optionalHandle, share, type Tensor } from '../tensor/tensor.js';
+import { handleOf, optionalHandle, outputTensor, share, type Tensor } from '../tensor/tensor.js';
 import { checkOptions } from '../validate.js';
 import { type BackendOption, chooseBackend, kernelsOf } from './backends.js';
 import {
@@ -114,9 +114,9 @@ export function fineForward(
   gates?: CombinationGates,
 ): { output: Tensor; lse: Tensor; combined: Tensor | undefined } {
   const { dims, grid, keyGrid, order, scale, kernels } = call;
-  const output = emptyTensor(q.shape, q.dtype, q.device);
-  const combined = gates === undefined ? undefined : emptyTensor(q.shape, q.dtype, q.device);
-  const lse = emptyTensor([dims.B, dims.H, grid.rows(order)], 'float32', q.device);
+  const output = outputTensor(q.shape, q.dtype, q.device);
+  const combined = gates === undefined ? undefined : outputTensor(q.shape, q.dtype, q.device);
+  const lse = outputTensor([dims.B, dims.H, grid.rows(order)], 'float32', q.device);
   native().fineForward({
     B: dims.B,
     H: dims.H,
@@ -158,11 +158,11 @@ export function fineBackward(
   const { q, k, v, output, lse, lists } = saved;
   const { dims, grid, keyGrid, order, scale, kernels } = call;
   const transposed = lists.transpose();
-  const delta = ready ?? emptyTensor(lse.shape, 'float32', q.device);
+  const delta = ready ?? outputTensor(lse.shape, 'float32', q.device);
   const grads = {
-    q: into ?? emptyTensor(q.shape, q.dtype, q.device),
-    k: emptyTensor(k.shape, k.dtype, q.device),
-    v: emptyTensor(v.shape, v.dtype, q.device),
+    q: into ?? outputTensor(q.shape, q.dtype, q.device),
+    k: outputTensor(k.shape, k.dtype, q.device),
+    v: outputTensor(v.shape, v.dtype, q.device),
   };
   native().fineBackward({
     B: dims.B,

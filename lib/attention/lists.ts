@@ -3,7 +3,7 @@
 import { native, type NativeLists } from '../binding.js';
 import { type Device, device as deviceOf, type DeviceString } from '../device/device.js';
 import { show, VsaRangeError, VsaTypeError } from '../errors.js';
-import { emptyTensor, handleOf, share, Tensor } from '../tensor/tensor.js';
+import { emptyTensor, handleOf, outputTensor, share, Tensor } from '../tensor/tensor.js';
 import { type Owner, type Resource, tidy } from '../tensor/scope.js';
 import { checkInteger, checkOptions } from '../validate.js';
 
@@ -199,6 +199,7 @@ export class TileLists implements Owner, Resource, Disposable {
     this.live('this');
     const { batch: B, heads: H, queryTiles: rows, keyTiles: columns } = this;
     return tidy(() => {
+      // Full lists have no memory, whose device it could be made on.
       const bits = emptyTensor([B, H, rows, Math.ceil(columns / 32)], 'int32', this.device);
       native().listsToBits({ B, H, rows, columns, lists: this.native('this'), bits: handleOf(bits, 'bits') });
       return bits;
@@ -213,8 +214,8 @@ export class TileLists implements Owner, Resource, Disposable {
     const lists = this.native('this');
     if (lists === undefined) return new TileLists(shape, undefined, this.device);
     return tidy(() => {
-      const offsets = emptyTensor([B * H * columns + 1], 'int32', this.device);
-      const indices = emptyTensor([lists.count], 'int32', this.device);
+      const offsets = outputTensor([B * H * columns + 1], 'int32', this.device);
+      const indices = outputTensor([lists.count], 'int32', this.device);
       native().transposeLists({
         B,
         H,

@@ -4,7 +4,7 @@ import { native } from '../binding.js';
 import type { DType } from '../tensor/dtype.js';
 import { dtypeCode } from '../tensor/dtype.js';
 import { tidy } from '../tensor/scope.js';
-import { emptyTensor, handleOf, optionalHandle, type Tensor } from '../tensor/tensor.js';
+import { handleOf, optionalHandle, outputTensor, type Tensor } from '../tensor/tensor.js';
 import type { Device } from '../device/device.js';
 import { checkOptions } from '../validate.js';
 import { type BackendOption, chooseBackend } from './backends.js';
@@ -51,7 +51,7 @@ export function poolTogether(
   { dims, grid, keyGrid, order }: { dims: AttentionDims; grid: TileGrid; keyGrid: TileGrid; order: Order },
 ): { q: Tensor; k: Tensor; v?: Tensor } {
   const { B, H, Hkv, D } = dims;
-  const means = (tiles: number, heads: number) => emptyTensor([B, tiles, heads, D], 'float32', q.device);
+  const means = (tiles: number, heads: number) => outputTensor([B, tiles, heads, D], 'float32', q.device);
   const pooled: { q: Tensor; k: Tensor; v?: Tensor } = {
     q: means(grid.totalTileCount, H),
     k: means(keyGrid.totalTileCount, Hkv),
@@ -94,7 +94,7 @@ export const tilePooling = {
     chooseBackend(x.device, options.backend, 'tilePooling');
     const [B, , H, D] = x.shape as [number, number, number, number];
     return tidy(() => {
-      const output = emptyTensor([B, grid.totalTileCount, H, D], 'float32', x.device);
+      const output = outputTensor([B, grid.totalTileCount, H, D], 'float32', x.device);
       native().poolingForward({
         B,
         H,
@@ -120,7 +120,7 @@ export const tilePooling = {
     const { B, H, D } = dims;
     const doutput = checkGradient(grads, { shape: [B, grid.totalTileCount, H, D], dtype: 'float32', device });
     return tidy(() => {
-      const x = emptyTensor([B, grid.rows(order), H, D], dtype, device);
+      const x = outputTensor([B, grid.rows(order), H, D], dtype, device);
       native().poolingBackward({
         B,
         H,

@@ -3,7 +3,7 @@
 import { native } from '../binding.js';
 import { show, VsaRangeError } from '../errors.js';
 import { tidy } from '../tensor/scope.js';
-import { emptyTensor, handleOf, optionalHandle, type Tensor } from '../tensor/tensor.js';
+import { handleOf, optionalHandle, outputTensor, type Tensor } from '../tensor/tensor.js';
 import { checkBoolean, checkChoice, checkOptions } from '../validate.js';
 import { type BackendOption, chooseBackend } from './backends.js';
 import { checkAlike, checkDims, checkGrid, checkHeadDim, checkHeads, checkScale, checkTensor } from './checks.js';
@@ -102,9 +102,9 @@ export function selectTiles(
     });
   }
   const { device } = q;
-  const offsets = emptyTensor([B * H * Nq + 1], 'int32', device);
-  const indices = emptyTensor([entries], 'int32', device);
-  const scores = scoreStride === undefined ? undefined : emptyTensor([B, H, Nq, scoreStride], 'float32', device);
+  const offsets = outputTensor([B * H * Nq + 1], 'int32', device);
+  const indices = outputTensor([entries], 'int32', device);
+  const scores = scoreStride === undefined ? undefined : outputTensor([B, H, Nq, scoreStride], 'float32', device);
   native().selection({
     B,
     H,

@@ -5,7 +5,7 @@ import { type Device } from '../device/device.js';
 import { show, VsaRangeError, VsaTypeError } from '../errors.js';
 import { type DType, dtypeSize } from '../tensor/dtype.js';
 import { tidy } from '../tensor/scope.js';
-import { emptyTensor, handleOf, Tensor } from '../tensor/tensor.js';
+import { handleOf, outputTensor, Tensor } from '../tensor/tensor.js';
 import { checkOptions, product } from '../validate.js';
 import { type BackendOption, chooseBackend } from './backends.js';
 import { checkGradient, checkGrid, checkSaved, orderCode } from './checks.js';
@@ -38,7 +38,7 @@ function withRows(shape: readonly number[], rows: number): readonly number[] {
 }
 
 function move(x: Tensor, argument: string, { grid, to }: Pick<TilingCall, 'grid' | 'to'>): Tensor {
-  const output = emptyTensor(withRows(x.shape, grid.rows(to)), x.dtype, x.device);
+  const output = outputTensor(withRows(x.shape, grid.rows(to)), x.dtype, x.device);
   native().tiling({
     B: x.shape[0]!,
     rowBytes: product(x.shape.slice(2)) * dtypeSize(x.dtype),

@@ -2,7 +2,7 @@
 
 import { show, VsaTypeError } from '../errors.js';
 import { allOrNothing, tidy } from '../tensor/scope.js';
-import { emptyTensor, share, type Tensor } from '../tensor/tensor.js';
+import { outputTensor, share, type Tensor } from '../tensor/tensor.js';
 import { checkOptions } from '../validate.js';
 import { type BackendOption, chooseBackend, kernelsOf } from './backends.js';
 import {
@@ -273,7 +273,7 @@ export const videoSparseAttention = {
     const run = () => {
       const { lse, lists } = saved;
       const combined = gatesOf(branch, fineGate);
-      const delta = combined === undefined ? undefined : emptyTensor(lse.shape, 'float32', q.device);
+      const delta = combined === undefined ? undefined : outputTensor(lse.shape, 'float32', q.device);
       // Where no gate touches the fine output, its gradient is that of the output itself.
       const gates: ReturnType<typeof combineBackward> =
         combined === undefined

@@ -19,6 +19,7 @@ export interface Version {
 /** For the operations: a tensor over memory they filled, and the memory of a tensor. */
 interface TensorInternals {
   empty(shape: readonly number[], dtype: DType, device: Device): Tensor;
+  output(shape: readonly number[], dtype: DType, device: Device): Tensor;
   handle(tensor: Tensor, argument: string): Handle;
   share(tensor: Tensor): Tensor;
   version(tensor: Tensor): Version;
@@ -56,6 +57,7 @@ export class Tensor extends Scoped implements Disposable {
         const handle = native().alloc(size * dtypeSize(dtype), device.number, spareHandles.pop());
         return new Tensor(handle, shape, dtype, device, size);
       },
+      output: (shape, dtype, device) => new Tensor(spareHandles.pop() ?? native().handle(), shape, dtype, device),
       handle: (tensor, argument) => tensor.#live(argument),
       share: (tensor) => tensor.#share(tensor.shape),
       version: (tensor) => tensor.#version,
@@ -443,6 +445,14 @@ export class Tensor extends Scoped implements Disposable {
 /** @internal Memory that an operation is about to fill. */
 export function emptyTensor(shape: readonly number[], dtype: DType, device: Device): Tensor {
   return internals.empty(shape, dtype, device);
+}
+
+/**
+ * @internal An output of the operation that is called next, which makes its memory: so it costs no call of its own. Only
+ * where that operation fills all of the tensor.
+ */
+export function outputTensor(shape: readonly number[], dtype: DType, device: Device): Tensor {
+  return internals.output(shape, dtype, device);
 }
 
 /** A tensor that one operation fills; nothing is left behind if that cannot be called. */
