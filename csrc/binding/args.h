@@ -77,8 +77,8 @@ public:
   // The numbers of elements of several memories.
   std::vector<int64_t> counts(const char* name) const;
 
-  // Memory that the operation reads, or writes, of at least this many bytes. For a handle that is empty the second makes
-  // it, of so many bytes, on the device of the memory before it: a call from JavaScript less for every output.
+  // Memory that the operation reads, or writes, of at least this many bytes. For a handle that is empty the second
+  // makes it, of so many bytes, on the device of the memory before it: a call from JavaScript less for every output.
   const void* in(const char* name, int64_t bytes) { return touch(name, bytes, inputs_); }
   void* out(const char* name, int64_t bytes) {
     const Napi::Value handle = get(name);

@@ -22,7 +22,8 @@ struct DqShared {
 };
 
 // dQ of one query tile: over its list, S = Q K^T, P = exp2(S scale_log2 - lse log2(e)), dP = dO V^T,
-// dS = P (dP - delta), dQ += dS K. A warp has 32 query rows and 32 of the 64 keys of each tile; the two halves of dQ are added at the end.
+// dS = P (dP - delta), dQ += dS K. A warp has 32 query rows and 32 of the 64 keys of each tile; the two halves of dQ
+// are added at the end.
 template <typename T, int D>
 __global__ void __launch_bounds__(kThreads, blocks_per_sm(D)) fine_backward_dq(const __grid_constant__ Args p) {
   extern __shared__ __align__(16) char memory[];
