@@ -8,8 +8,8 @@
 // number for every row, of at most sixteen calls after each wait.
 //
 // A virtual machine's core may be shared with a neighbour: then all that it does takes half as long again. So every
-// thousand calls a loop of arithmetic is timed, which should always take the same; calls of cores at full speed are told
-// apart by it.
+// thousand calls a loop of arithmetic is timed, which should always take the same; calls around the fastest of them are
+// told apart.
 import { parseArgs } from 'node:util';
 import { built, native, vsa } from './built.mjs';
 
@@ -82,5 +82,5 @@ const full = warm.filter(({ coreMs }) => coreMs < 1.1 * fastest);
 console.log(
   `${device.name}, ${options.grid}, ${between} calls a wait, commit ${native().build().commit}: ${told(warm)}; ` +
     `${told(full)} in the ${full.length} of ${warm.length} batches with the core ` +
-    `at full speed, ${fastest.toFixed(2)} ms for the arithmetic`,
+    `at its fastest, ${fastest.toFixed(2)} ms for the arithmetic`,
 );

@@ -54,6 +54,7 @@ const PATIENCE = 8000;
 const LEAST_OF_SLOW = 5;
 /** Sensors take milliseconds to read, and change slowly. ms */
 const SENSOR_INTERVAL = 100;
+
 /** How many samples of a call that takes so long. */
 export function sampleCount(ms: number): number {
   const wanted = Math.min(MOST, Math.max(LEAST, Math.ceil(SECOND / ms)));
@@ -96,7 +97,10 @@ export async function time(device: Device, call: () => unknown, options: TimingO
       await device.synchronize();
       host.push(...chunk.samples.map((sample) => sample.hostMs));
       samples.push(...stopwatch.take(chunk));
-      if (traces.length < wantedTraces && traces.length * wanted < wantedTraces * samples.length) {
+      // As many as are due by now, of few samples several.
+      const due = Math.min(wantedTraces, (wantedTraces * samples.length) / wanted);
+      while (traces.length < due) {
+        signal?.throwIfAborted();
         traces.push(stopwatch.trace());
       }
       options.onProgress?.(samples.length / wanted);
